@@ -7,6 +7,7 @@ What the command line does, a function of the same name does, with the same opti
 | `fit` | SKEL fitted to SMPL parameters in NumPy arrays or torch tensors |
 | `fit_mesh` | SKEL fitted to meshes in SMPL's topology |
 | `convert` | label files to WebDataset shards |
+| `refine_shards` | finished shards, refined against the keypoints of their pictures |
 | `verify` | are shards whole, accurate and anatomical |
 | `export` | shards in the form that others read |
 | `evaluate` | a network, or predictions in a file, by a published protocol |
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from skelfit.api.fit_arrays import fit, fit_mesh, load_models
     from skelfit.api.fitted_people import FittedPeople
     from skelfit.api.refine_arrays import RefinedPeople, refine
+    from skelfit.api.refine_shards import refine_shards
     from skelfit.api.shard_people import LabelledPerson, ShardPeople, load_shards
     from skelfit.bodies.dofs import DOF_NAMES
     from skelfit.bodies.skel import SkelModel
@@ -61,6 +63,7 @@ __all__ = [
     "load_shards",
     "publish",
     "refine",
+    "refine_shards",
     "verify",
 ]
 
@@ -83,6 +86,7 @@ _MODULES = {
     "load_shards": "skelfit.api.shard_people",
     "publish": "skelfit.publishing.publish_run",
     "refine": "skelfit.api.refine_arrays",
+    "refine_shards": "skelfit.api.refine_shards",
     "verify": "skelfit.verification.verify_folders",
 }
 

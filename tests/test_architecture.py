@@ -12,7 +12,7 @@ PACKAGE = ROOT / "skelfit"
 # goes through them in this order.
 ORDER = (
     "errors resources storage bodies config fitting labels images shards conversion executors "
-    "verification exports publishing learning protocols benchmark api cli __main__"
+    "verification refining exports publishing learning protocols benchmark api cli __main__"
 ).split()
 # Third-party packages that only one part knows, or few.
 ONLY_IN = {

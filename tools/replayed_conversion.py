@@ -14,7 +14,8 @@ import skelfit.api.convert_dataset
 from skelfit.bodies.model_set import open_models
 from skelfit.cli import main as skelfit_main
 from skelfit.config.pipeline import load_pipeline
-from skelfit.conversion.batch_fit import BatchJob, convert_batch
+from skelfit.conversion.batch_fit import convert_batch
+from skelfit.conversion.batch_job import BatchJob
 from skelfit.conversion.row_fits import LabelFitter
 from skelfit.conversion.run_fitter import make_fitter
 from skelfit.conversion.shard_batch import ShardBatch

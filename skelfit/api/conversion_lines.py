@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from skelfit.conversion.planned_shard import PlannedShard, RunPlan, rows_of
 from skelfit.conversion.rank import Rank
-from skelfit.conversion.run_extension import RunPlan
-from skelfit.conversion.run_plan import ShardTask, rows_of
 from skelfit.executors.report_table import ReportTable, table_of_counts
 from skelfit.shards.row_status import remark_on_targets
 from skelfit.storage.locations import Location, location_of
@@ -36,12 +35,25 @@ def summary_lines_of(summary: Mapping[str, Any]) -> Iterator[str | ReportTable]:
         steps = {s: d["mean"] for s, d in summary["betas_mm"].items() if d["mean"] is not None}
         bodies = ", ".join(f"{count} {gender}" for gender, count in summary["skel_genders"].items())
         yield f"SKEL bodies: {bodies}{_listed(steps, '; distance at rest in mm, betas ')}"
+    if refinement := summary.get("refinement"):
+        yield from _lines_of_refinement(refinement)
     if summary["people_per_second"] is not None:
         yield f"{summary['people_per_second']:.1f} people/s"
     if summary["time"] is not None:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in summary["time"]["shares"].items())
         yield f"time of the shards: {shares}"
         yield _bound_by(summary["time"])
+
+
+def _lines_of_refinement(refinement: Mapping[str, Any]) -> Iterator[str | ReportTable]:
+    """What became of the rows of refined shards, and of their distances in the image."""
+    yield from _table("refinement", refinement["statuses"])
+    if "px" not in refinement:
+        return
+    for name, text in (("px", "keypoints in px"), ("limit_deg", "beyond a limit, in degrees")):
+        before, after = (refinement[name][when] for when in ("before", "after"))
+        if before["mean"] is not None:
+            yield f"{text}: before {_listed(before)}; after {_listed(after)}"
 
 
 def _bound_by(time: Mapping[str, Any]) -> str:
@@ -76,12 +88,12 @@ def finished_already(count: int, rows: str = "") -> str:
     return f"{counted_shards(count)}{rows} {'is' if count == 1 else 'are'} finished already"
 
 
-def lines_of_plan(plan: RunPlan, rank: Rank | None, own: Sequence[ShardTask]) -> Iterator[str]:
+def lines_of_plan(plan: RunPlan, rank: Rank | None, own: Sequence[PlannedShard]) -> Iterator[str]:
     """What is to be said of a run before its shards are made; own: those of the rank."""
     run, tasks = plan.run, plan.tasks
     device = run.device if run.device != "auto" else "the workers' devices"
     yield (
-        f"{run.subset}: {rows_of(tasks)} rows in {counted_shards(len(tasks))}, fitted on {device}, "
+        f"{run.subset}: {rows_of(tasks)} rows in {counted_shards(len(tasks))}, {run.made} on {device}, "
         f"to {_shown(location_of(run.out))}"
     )
     if plan.new_rows:

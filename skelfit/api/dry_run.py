@@ -18,6 +18,7 @@ from skelfit.api.run_making import RunOptions, make_run
 from skelfit.api.subsets import MissingError, Subset, data_root, manifest_subset, manifests_of
 from skelfit.api.trial_shards import TAR_END, TAR_RECORD, TrialShards, try_shards
 from skelfit.config.manifest import Manifest, load_manifest
+from skelfit.conversion.planned_shard import rows_of
 from skelfit.conversion.run_extension import plan_run
 from skelfit.conversion.run_plan import (
     LabelFile,
@@ -27,7 +28,6 @@ from skelfit.conversion.run_plan import (
     check_summary,
     finished_shards,
     plan_shards,
-    rows_of,
 )
 from skelfit.conversion.run_status import read_status
 from skelfit.conversion.shard_batch import cut_batches, default_rows

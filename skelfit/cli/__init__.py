@@ -24,6 +24,7 @@ COMMANDS = {
     "models": ("models:models_group", "Import the official body models, or write the open body."),
     "tar-labels": ("tar_labels:tar_labels_command", "Collect the SMPL labels of 4D-Humans' tars."),
     "convert": ("convert:convert_command", "Fit SKEL to SMPL labels and write WebDataset shards."),
+    "refine": ("refine:refine_command", "Refine the people of finished shards against their keypoints."),
     "status": ("status:status_command", "How far a run is, also one on another machine."),
     "verify": ("verify:verify_command", "Check finished shards: whole, accurate, anatomical?"),
     "compare": (

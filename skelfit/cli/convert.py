@@ -16,7 +16,7 @@ from skelfit.cli.console import Console, pass_console
 from skelfit.cli.image_options import image_options
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.label_options import label_options
-from skelfit.cli.path_types import FILE, MANIFEST, OUT_FOLDER
+from skelfit.cli.path_types import MANIFEST, OUT_FOLDER
 from skelfit.cli.shared_options import (
     COUNT,
     device_option,
@@ -26,7 +26,7 @@ from skelfit.cli.shared_options import (
     overwrite_option,
     pipeline_option,
 )
-from skelfit.cli.worker_options import worker_options
+from skelfit.cli.worker_options import run_options
 from skelfit.labels.filters import PUBLISHED_VALUES
 from skelfit.resources.catalog import MANIFESTS
 from skelfit.storage.locations import Location
@@ -72,21 +72,7 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
     metavar="ROWS",
     help="Label rows that a worker fits together, in whole shards  [default: GPU: 32768; CPU: one shard].",
 )
-@click.option(
-    "--writers",
-    type=click.IntRange(min=0),
-    help="Processes of each worker that read images and write shards; 0: a thread  [default: GPU: its cores "
-    "but two, at most 32; CPU: 0].",
-)
-@worker_options
-@click.option(
-    "--rank",
-    type=click.IntRange(min=0),
-    help="Make only this rank's share of the shards, from 0 on; other processes make the others.",
-)
-@click.option("--world", type=click.IntRange(min=1), help="How many ranks there are.")
-@click.option("--dashboard", is_flag=True, help="Serve Dask's dashboard on this machine; says where.")
-@click.option("--performance-report", type=FILE, help="HTML file for Dask's report of all tasks.")
+@run_options
 @overwrite_option
 @click.option(
     "--extend",

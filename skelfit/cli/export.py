@@ -35,6 +35,11 @@ from skelfit.storage.locations import Location
     "--key", multiple=True, help="opensim, obj, ply: these people, one by one; may be given several times."
 )
 @limit_option(f"of meshes, {DEFAULT_LIMIT}; opensim: all, by sequence or shard")
+@click.option(
+    "--frame-rate",
+    type=click.FloatRange(0, min_open=True),
+    help="opensim: in Hz, of sequences whose labels do not say it  [default: what the fit assumed].",
+)
 @keep_option
 @overwrite_option
 @pass_console

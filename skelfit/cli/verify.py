@@ -39,6 +39,11 @@ from skelfit.verification.verify_folders import SAMPLE, verify
     help=f"A gate; may be given several times: {', '.join(GATES)}  [default: max_vertex=60].",
 )
 @click.option("--against", type=FOLDER_PLACE, help="Compare with the shards in another folder.")
+@click.option(
+    "--picture",
+    type=OUT_FILE,
+    help="With --against: photos of people who differ, with both skeletons (JPEG).",
+)
 @worker_options
 @pass_console
 def verify_command(console: Console, /, folders: tuple[Location, ...], **options: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -32,8 +32,36 @@ OPTIONS = (
 )
 
 
+RUN_OPTIONS = (
+    click.option(
+        "--writers",
+        type=click.IntRange(min=0),
+        help="Processes of each worker that read images and write shards; 0: a thread  [default: GPU: its cores "
+        "but two, at most 32; CPU: 0].",
+    ),
+    *OPTIONS,
+    click.option(
+        "--rank",
+        type=click.IntRange(min=0),
+        help="Make only this rank's share of the shards, from 0 on; other processes make the others.",
+    ),
+    click.option("--world", type=click.IntRange(min=1), help="How many ranks there are."),
+    click.option("--dashboard", is_flag=True, help="Serve Dask's dashboard on this machine; says where."),
+    click.option("--performance-report", type=FILE, help="HTML file for Dask's report of all tasks."),
+)
+
+
 def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of where its tasks run."""
-    for option in reversed(OPTIONS):
+    return _with(OPTIONS, command)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of a run that makes shards: where, by which ranks, and how it is watched."""
+    return _with(RUN_OPTIONS, command)
+
+
+def _with(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
         command = option(command)
     return command

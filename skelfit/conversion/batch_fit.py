@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from skelfit.conversion.batch_job import BatchJob
 from skelfit.conversion.fitted_rows import RowsToFit, joined
 from skelfit.conversion.row_fits import FitRows, LabelFitter, fit_rows, labels_fit, meshes_fit
 from skelfit.conversion.run_fitter import fitter_of, mesh_fitter_of
-from skelfit.conversion.run_plan import Run
+from skelfit.conversion.run_plan import Run, ShardTask
 from skelfit.conversion.shard_batch import ShardBatch
 from skelfit.conversion.shard_samples import FittedBatch
-from skelfit.conversion.shard_task import ReadShard
+from skelfit.conversion.shard_task import ReadShard, check_algorithm, read_shard
 from skelfit.conversion.stopwatch import Stopwatch
 
 # What the labels of a call take at most: it matters for meshes, of which a thousand take 83 MB.
@@ -24,16 +25,31 @@ _CALL_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
-class BatchJob:
-    """Shards to convert, and what fits them."""
+class ConversionStages:
+    """The stages of shards that are made of label rows."""
 
-    batch: ShardBatch
     fitter: LabelFitter | None = None  # None: that of the run, which this process makes once
+
+    def check(self, run: Run) -> None:
+        """Raise ConfigError when this skelfit gives other results than the run."""
+        check_algorithm(run)
+
+    def read(self, task: ShardTask) -> ReadShard:
+        """Read the label rows of a shard. Raises LabelError."""
+        return read_shard(task)
+
+    def calls(self, shards: Sequence[ReadShard]) -> Iterator[Sequence[ReadShard]]:
+        """The shards that are fitted together, in order."""
+        return calls_of(shards)
+
+    def fit(self, shards: Sequence[ReadShard], stopwatch: Stopwatch) -> Sequence[FittedBatch]:
+        """Fit the rows of shards of one run."""
+        return fit_shards(shards, self.fitter, stopwatch)
 
 
 def convert_batch(batch: ShardBatch, fitter: LabelFitter | None = None) -> BatchJob:
     """The work of a conversion: what there is to do with a batch. An executor takes it through its stages."""
-    return BatchJob(batch, fitter)
+    return BatchJob(batch, ConversionStages(fitter))
 
 
 def fit_shards(

@@ -13,13 +13,13 @@ from types import MappingProxyType
 from typing import Any
 
 from skelfit.config.identity import difference
+from skelfit.conversion.planned_shard import RunPlan, rows_of
 from skelfit.conversion.run_plan import (
     LabelFile,
     Run,
     ShardTask,
     plan_shards,
     read_identities,
-    rows_of,
 )
 from skelfit.errors import OutputError
 from skelfit.labels.label_store import read_rows, store_sequences
@@ -32,28 +32,22 @@ _GROWING = ("sha256", "rows", "notes")
 
 
 @dataclass(frozen=True)
-class RunPlan:
-    """A run as it goes on in its folder."""
+class LabelPlan(RunPlan):
+    """A run that makes shards of label rows, as it goes on in its folder."""
 
     run: Run  # with its extensions
-    tasks: Sequence[ShardTask]  # all shards, finished or not
-    identities: Mapping[str, Mapping[str, Any]]  # in the markers of its folder, by shard
-
-    @property
-    def new_rows(self) -> int:
-        """How many rows the last extension added; 0 for a run that was never extended."""
-        return rows_of(
-            task for task in self.tasks if task.run.earlier and task.run.earlier == self.run.earlier
-        )
+    tasks: Sequence[ShardTask]
 
 
-def plan_run(run: Run, *, overwrite: bool = False, extend: bool = False) -> RunPlan:
+def plan_run(run: Run, *, overwrite: bool = False, extend: bool = False) -> LabelPlan:
     """The shards of a run, with regard to those that its folder has. Raises OutputError as `continued` does."""
     starts = {i: [s.start for s in store_sequences(file.store)] for i, file in enumerate(run.labels)}
     identities = read_identities(location_of(run.out), run.subset)
     if not overwrite:
         run = continued(run, identities, starts, extend=extend)
-    return RunPlan(run, plan_shards(run, starts), identities)
+    tasks = plan_shards(run, starts)
+    new = [task for task in tasks if task.run.earlier and task.run.earlier == run.earlier]
+    return LabelPlan(run, tasks, identities, rows_of(new))
 
 
 def continued(

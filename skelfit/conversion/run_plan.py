@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from skelfit.bodies.dofs import LIMITS_VERSION
 from skelfit.config.identity import difference, mapping_hash
 from skelfit.config.manifest import Filters, Origin, PathRule, ReadOptions
 from skelfit.config.pipeline import Pipeline
+from skelfit.conversion.planned_shard import PlannedShard, ShardRun
 from skelfit.conversion.rank import Rank
 from skelfit.errors import OutputError
 from skelfit.images.square_crop import CROP_VERSION
@@ -41,6 +42,7 @@ from skelfit.storage.locations import Location, location_of, side_by_side
 # never mixed with new ones; an edited comment, a new name or a faster loop that gives the same results leaves it as it
 # is.
 ALGORITHM_VERSION = 3
+AnyShard = TypeVar("AnyShard", bound=PlannedShard)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ class Run:
     origins: tuple[Origin, ...] = ()
     algorithm: int = ALGORITHM_VERSION
     earlier: tuple[tuple[LabelFile, ...], ...] = ()  # the labels before each --extend, in order
+
+    @property
+    def made(self) -> str:
+        """What is done with the rows, as a message says it."""
+        return "fitted"
 
     def identity(self) -> dict[str, Any]:
         """What the results depend on, without places: a run may go on in another folder or machine."""
@@ -126,11 +133,6 @@ class ShardTask:
     def files(self) -> ShardFiles:
         """Where the shard goes."""
         return ShardFiles(location_of(self.run.out), self.name)
-
-
-def rows_of(tasks: Iterable[ShardTask]) -> int:
-    """How many rows some shards have."""
-    return sum(task.stop - task.start for task in tasks)
 
 
 def plan_shards(run: Run, sequences: Mapping[int, Sequence[int]] = MappingProxyType({})) -> list[ShardTask]:
@@ -184,13 +186,13 @@ def _identity_of(files: ShardFiles) -> dict[str, Any] | None:
 
 
 def pending(
-    run: Run,
-    tasks: Sequence[ShardTask],
+    run: ShardRun,
+    tasks: Sequence[AnyShard],
     identities: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     overwrite: bool = False,
     rank: Rank | None = None,
-) -> list[ShardTask]:
+) -> list[AnyShard]:
     """The tasks that are not finished, of a rank or of all. Damaged and unfinished shards of these are removed.
 
     identities: as `read_identities` has them; None: they are read. Raises OutputError as `check_subset` and, unless
@@ -213,8 +215,8 @@ def pending(
 
 
 def finished_shards(
-    run: Run,
-    tasks: Sequence[ShardTask],
+    run: ShardRun,
+    tasks: Sequence[PlannedShard],
     identities: Mapping[str, Mapping[str, Any]],
     rank: Rank | None = None,
 ) -> set[str]:
@@ -230,7 +232,7 @@ def finished_shards(
     return _whole(run, [task for task in tasks if rank is None or rank.owns(task.name)], identities)
 
 
-def unfinished_shards(run: Run, tasks: Sequence[ShardTask]) -> set[str]:
+def unfinished_shards(run: ShardRun, tasks: Sequence[PlannedShard]) -> set[str]:
     """The names of the shards of a run that are not finished, and of those that another run left."""
     names = {task.name for task in tasks}
     listed = list_shards(location_of(run.out), run.subset)
@@ -242,7 +244,9 @@ def unfinished_shards(run: Run, tasks: Sequence[ShardTask]) -> set[str]:
     return foreign | (names - _whole(run, tasks, identities))
 
 
-def _whole(run: Run, tasks: Sequence[ShardTask], identities: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def _whole(
+    run: ShardRun, tasks: Sequence[PlannedShard], identities: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
     """The names of the shards whose files are those that their markers tell of."""
     marked = [task for task in tasks if task.name in identities]
     whole = side_by_side(lambda task: _is_whole(task.files), marked, location_of(run.out))
@@ -250,7 +254,7 @@ def _whole(run: Run, tasks: Sequence[ShardTask], identities: Mapping[str, Mappin
 
 
 def _foreign(
-    run: Run, tasks: Sequence[ShardTask], identities: Mapping[str, Mapping[str, Any]]
+    run: ShardRun, tasks: Sequence[PlannedShard], identities: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[str, list[str]]]:
     """The finished shards of another configuration than they are to have, and the fields that differ."""
     of = {task.name: task.run for task in tasks}
@@ -267,7 +271,7 @@ def _foreign(
             yield name, differences[pair]
 
 
-def check_subset(run: Run) -> None:
+def check_subset(run: ShardRun) -> None:
     """Raise OutputError when the folder of a run has shards of another subset."""
     folder = location_of(run.out)
     if others := [name for name in list_subsets(folder) if name != run.subset]:

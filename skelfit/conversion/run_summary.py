@@ -11,7 +11,7 @@ from typing import Any
 
 from skelfit import __version__
 from skelfit.conversion.run_lock import read_records
-from skelfit.conversion.run_plan import Run, ShardTask
+from skelfit.conversion.planned_shard import PlannedShard, ShardRun
 from skelfit.conversion.shard_outcome import ShardResult
 from skelfit.labels.filters import active_filters
 from skelfit.shards.label_vector import schema
@@ -26,7 +26,9 @@ from skelfit.storage.hashed_write import write_json
 from skelfit.storage.locations import Location, location_of, side_by_side
 
 
-def write_summary(run: Run, tasks: Sequence[ShardTask], this_time: Mapping[str, Any]) -> dict[str, Any]:
+def write_summary(
+    run: ShardRun, tasks: Sequence[PlannedShard], this_time: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write schema.json and, last, summary.json of a run with all shards finished; returns the summary.
 
     All but `this_time` (people_per_second and the time of each phase) comes from the sidecars, so a continued run
@@ -69,7 +71,7 @@ def results_of_ranks(folder: Location) -> tuple[list[ShardResult], float]:
     )
 
 
-def _filter_counts(run: Run, summary: Summary) -> dict[str, dict[str, float]]:
+def _filter_counts(run: ShardRun, summary: Summary) -> dict[str, dict[str, float]]:
     """For each active rule, the rows that it left out or changed."""
     counts = {
         rule: {"value": value, "rows": summary.filters[rule]}
@@ -80,7 +82,7 @@ def _filter_counts(run: Run, summary: Summary) -> dict[str, dict[str, float]]:
     return counts
 
 
-def rejected_so_far(finished: Iterable[ShardTask]) -> Counter[str]:
+def rejected_so_far(finished: Iterable[PlannedShard]) -> Counter[str]:
     """How many rows of finished shards were kept out of the tars, by status and kind of reason. Raises ShardError."""
     rejected: Counter[str] = Counter()
     for task in finished:

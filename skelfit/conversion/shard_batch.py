@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skelfit.conversion.run_plan import Run, ShardTask
+from skelfit.conversion.planned_shard import PlannedShard, ShardRun
 
 GPU_ROWS = 32768
 MESH_ROWS = 4096  # of bare meshes, which take 83 KB each
@@ -21,12 +21,13 @@ _BATCHES_PER_WORKER = 4
 class ShardBatch:
     """Unfinished shards of one run, one after another. Their rows may be those of several label files."""
 
-    tasks: tuple[ShardTask, ...]
+    tasks: tuple[PlannedShard, ...]
 
     @property
-    def run(self) -> Run:
+    def run(self) -> ShardRun:
         """The run of all its shards."""
-        return self.tasks[0].run
+        run: ShardRun = self.tasks[0].run
+        return run
 
     @property
     def rows(self) -> int:
@@ -45,7 +46,7 @@ class ShardBatch:
 
     def __repr__(self) -> str:
         # The run once: a key of the batch is made of this.
-        spans = [(task.name, task.file_index, task.start, task.stop) for task in self.tasks]
+        spans = [(task.name, task.start, task.stop) for task in self.tasks]
         return f"ShardBatch({spans}, {self.run!r})"
 
 
@@ -60,12 +61,12 @@ def default_rows(device: str, rows: int, workers: int, meshes: bool = False) -> 
     return min(MESH_ROWS if meshes else GPU_ROWS, math.ceil(rows / (_BATCHES_PER_WORKER * max(1, workers))))
 
 
-def cut_batches(tasks: Sequence[ShardTask], rows: int | None) -> list[ShardBatch]:
+def cut_batches(tasks: Sequence[PlannedShard], rows: int | None) -> list[ShardBatch]:
     """The batches of some shards, in their order: whole shards, of at most so many rows where these are several.
 
     rows: None makes a batch of each shard.
     """
-    batches: list[list[ShardTask]] = []
+    batches: list[list[PlannedShard]] = []
     room = 0
     for task in tasks:
         count = task.stop - task.start

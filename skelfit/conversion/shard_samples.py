@@ -37,6 +37,10 @@ class FittedBatch:
     fits: RowFits
     labels_sha256: str = ""  # of the label rows as they came in
 
+    def entries(self, stopwatch: Stopwatch) -> Iterator[tuple[ShardRow, ShardSample | None]]:
+        """Every row, and the sample of those that are published: they are judged, and images are read on the way."""
+        return shard_entries(self, stopwatch)
+
 
 def shard_entries(batch: FittedBatch, stopwatch: Stopwatch) -> Iterator[tuple[ShardRow, ShardSample | None]]:
     """Every row of a shard, and the sample of those that are published. Images are read on the way."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from skelfit import __version__
 from skelfit.conversion.fitted_rows import RowsToFit, frames_of
+from skelfit.conversion.planned_shard import PlannedShard
 from skelfit.conversion.run_fitter import root_joints
 from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, ShardTask
 from skelfit.conversion.subject_shapes import subject_shapes
@@ -73,7 +74,7 @@ def withdraw(files: ShardFiles) -> None:
         files.started.unlink()
 
 
-def finished_marker(task: ShardTask) -> ShardMarker | None:
+def finished_marker(task: PlannedShard) -> ShardMarker | None:
     """The marker of a shard that another try of its run has finished; None where none has."""
     files = task.files
     if not files.marker.exists():

@@ -12,7 +12,7 @@ import torch
 from distributed import secede
 
 from skelfit import __version__
-from skelfit.conversion.batch_fit import BatchJob
+from skelfit.conversion.batch_job import BatchJob
 from skelfit.conversion.shard_outcome import ShardOutcome
 from skelfit.errors import ClusterError
 from skelfit.executors.allocator import keep_freed_memory

@@ -7,8 +7,7 @@ from queue import SimpleQueue
 from threading import Condition, Event
 
 from skelfit.conversion.shard_outcome import ShardFailure, failure_of
-from skelfit.conversion.shard_output import WrittenShard, write_fitted
-from skelfit.conversion.shard_samples import FittedBatch
+from skelfit.conversion.shard_output import ReadyShard, WrittenShard, write_fitted
 from skelfit.executors.writer_process import WriterDiedError, WriterProcess
 
 # So many deaths of a writer are not a shard's fault.
@@ -40,7 +39,7 @@ class ShardWriters:
         for process in self._processes:
             self._idle.put(process)
 
-    def put(self, shard: FittedBatch, places: int) -> Future[WrittenShard | ShardFailure]:
+    def put(self, shard: ReadyShard, places: int) -> Future[WrittenShard | ShardFailure]:
         """Have a shard written; waits for one of so many places in the queue."""
         with self._changed:
             self._changed.wait_for(lambda: self._under_way < self.count + places)
@@ -63,7 +62,7 @@ class ShardWriters:
         for process in self._processes:
             process.close()
 
-    def _write(self, shard: FittedBatch) -> WrittenShard | ShardFailure:
+    def _write(self, shard: ReadyShard) -> WrittenShard | ShardFailure:
         if not self._processes:
             try:
                 return write_fitted(shard, self._stop)

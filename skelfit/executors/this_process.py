@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from skelfit.conversion.batch_fit import BatchJob
+from skelfit.conversion.batch_job import BatchJob
 from skelfit.conversion.shard_batch import ShardBatch
 from skelfit.conversion.shard_outcome import ShardOutcome, failure_of
 from skelfit.executors.executor import Executor, Task, Work

@@ -15,18 +15,11 @@ from queue import SimpleQueue
 
 import torch
 
-from skelfit.conversion.batch_fit import BatchJob, calls_of, fit_shards
-from skelfit.conversion.run_plan import ShardTask
+from skelfit.conversion.batch_job import BatchJob, InputOfShard
+from skelfit.conversion.planned_shard import PlannedShard
 from skelfit.conversion.shard_outcome import ShardFailure, ShardOutcome, ShardResult, failure_of
 from skelfit.conversion.shard_output import WrittenShard
-from skelfit.conversion.shard_task import (
-    ReadShard,
-    announce,
-    check_algorithm,
-    finished_marker,
-    read_shard,
-    withdraw,
-)
+from skelfit.conversion.shard_task import announce, finished_marker, withdraw
 from skelfit.conversion.stopwatch import PHASES, Stopwatch
 from skelfit.executors.shard_writers import ShardWriters, default_writers
 from skelfit.fitting.backends.compute_device import find_device
@@ -66,7 +59,7 @@ class WorkerLine:
 
         Raises ConfigError when the run is of another version.
         """
-        check_algorithm(job.batch.run)
+        job.stages.check(job.batch.run)
         return BegunBatch(self, job, outcomes)
 
 
@@ -78,7 +71,7 @@ class BegunBatch:
         self._tries: list[int] = []
         self._began = time.time()
         self._reading = [line.readers.submit(self._begin_shard, task) for task in job.batch.tasks]
-        self._shards: list[ReadShard] = []
+        self._shards: list[InputOfShard] = []
 
     @property
     def tries(self) -> int:
@@ -100,10 +93,10 @@ class BegunBatch:
     def fit(self) -> None:
         """Fit the rows, and hand each shard to the writers; waits while these have enough to do."""
         self.wait_for_labels()
-        for shards in calls_of(self._shards):
+        for shards in self.job.stages.calls(self._shards):
             self._fit_together(shards)
 
-    def _begin_shard(self, task: ShardTask) -> ReadShard | None:
+    def _begin_shard(self, task: PlannedShard) -> InputOfShard | None:
         """Announce a shard and read it; None where it has an outcome already."""
         try:
             # A batch that is tried again may have lost its worker after some of its shards.
@@ -113,15 +106,15 @@ class BegunBatch:
                 self.outcomes.put(ShardResult.of(marker, nothing, self.line.writers.count, span))
                 return None
             self._tries.append(announce(task.files))
-            return read_shard(task)
+            return self.job.stages.read(task)
         except Exception as error:
             self._failed(task, error)
             return None
 
-    def _fit_together(self, shards: Sequence[ReadShard]) -> None:
+    def _fit_together(self, shards: Sequence[InputOfShard]) -> None:
         stopwatch = Stopwatch()
         try:
-            fitted = fit_shards(shards, self.job.fitter, stopwatch)
+            fitted = self.job.stages.fit(shards, stopwatch)
         except Exception as error:
             if len(shards) == 1:
                 return self._failed(shards[0].task, error)
@@ -139,7 +132,7 @@ class BegunBatch:
             writing.add_done_callback(partial(self._written, read, seconds))
 
     def _written(
-        self, read: ReadShard, seconds: Mapping[str, float], writing: Future[WrittenShard | ShardFailure]
+        self, read: InputOfShard, seconds: Mapping[str, float], writing: Future[WrittenShard | ShardFailure]
     ) -> None:
         if writing.cancelled():
             return  # the run is ended
@@ -152,6 +145,6 @@ class BegunBatch:
         span = read.began, written.ended
         self.outcomes.put(ShardResult.of(written.marker, spent, self.line.writers.count, span))
 
-    def _failed(self, task: ShardTask, error: Exception) -> None:
+    def _failed(self, task: PlannedShard, error: Exception) -> None:
         withdraw(task.files)
         self.outcomes.put(failure_of(task.name, error))

@@ -16,8 +16,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from skelfit.conversion.shard_outcome import ShardFailure, failure_of
-from skelfit.conversion.shard_output import WrittenShard, write_fitted
-from skelfit.conversion.shard_samples import FittedBatch
+from skelfit.conversion.shard_output import ReadyShard, WrittenShard, write_fitted
 from skelfit.executors.allocator import keep_freed_memory
 
 _END_SECONDS = 5.0
@@ -36,7 +35,7 @@ class WriterProcess:
         self._lock, self._ended = threading.Lock(), False
         self._start()
 
-    def write(self, shard: FittedBatch) -> WrittenShard | ShardFailure:
+    def write(self, shard: ReadyShard) -> WrittenShard | ShardFailure:
         """Have a shard written. Raises WriterDiedError; the next call has a new process."""
         try:
             self._connection.send(shard)
@@ -98,7 +97,7 @@ def serve(file: int) -> None:
     os._exit(0)  # at once: a thread waits for the end of the input
 
 
-def _written(shard: FittedBatch) -> WrittenShard | ShardFailure:
+def _written(shard: ReadyShard) -> WrittenShard | ShardFailure:
     try:
         return write_fitted(shard)
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,13 @@ from skelfit.executors.progress_bars import Count, Reporter, reporter_of
 from skelfit.exports.exporter import ExportOptions, ExportResult
 from skelfit.exports.formats import EXPORTERS
 from skelfit.shards.finished_run import open_run
-from skelfit.storage.checked_arguments import location_argument, location_or_none, texts_of, whole_number
+from skelfit.storage.checked_arguments import (
+    location_argument,
+    location_or_none,
+    number_of,
+    texts_of,
+    whole_number,
+)
 from skelfit.storage.locations import Place
 
 
@@ -24,6 +31,7 @@ def export(
     key: str | Sequence[str] = (),
     limit: int | None = None,
     keep: Place | None = None,
+    frame_rate: float | None = None,
     overwrite: bool = False,
     progress: bool | Count | Reporter = False,
 ) -> ExportResult:
@@ -40,6 +48,7 @@ def export(
         key: for opensim, obj and ply: these people, one by one; or else
         limit: the first people. None, where no key is given: for obj and ply 10, for opensim all, by sequence or shard.
         keep: a keep-list of `verify`: only the people that it keeps.
+        frame_rate: for opensim: Hz of sequences whose labels do not say it. None: the rate that the fit assumed.
         overwrite: whether to replace what an earlier export wrote there.
         progress: True shows a bar; a function is called with the people done and the people there are.
 
@@ -63,6 +72,14 @@ def export(
         )
     if keys and limit is not None:
         raise ArgumentError("limit", "either key or limit", "both")
+    if frame_rate is not None:
+        expected = "a number above 0 (Hz)"
+        frame_rate = number_of("frame_rate", frame_rate, expected)
+        if not exporter.in_time:
+            timed = ", ".join(name for name, other in EXPORTERS.items() if other.in_time)
+            raise ArgumentError("frame_rate", f"none, except for the format {timed}", f"the format {format}")
+        if not 0 < frame_rate < math.inf:
+            raise ArgumentError("frame_rate", expected, str(frame_rate))
     if limit is not None:
         limit = whole_number("limit", limit, 1)
     # Before the run is read: an option that cannot be used is said at once.
@@ -73,7 +90,7 @@ def export(
     body_models = find_models(models) if exporter.needs_models else None
     if body_models is not None:
         reporter.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
-    options = ExportOptions(body_models, keys, limit, overwrite)
+    options = ExportOptions(body_models, keys, limit, frame_rate, overwrite)
     with reporter.counting(exporter.count(run, options)) as counter:
         result = exporter.write(run, target, replace(options, step=counter.update))
     for line in result.notes:

@@ -19,6 +19,9 @@ class ExportOptions:
     models: ModelSet | None = None  # for exporters with `needs_models`: those that the run was fitted with
     keys: tuple[str, ...] = ()  # for exporters with `selects_people`: these people only
     limit: int | None = None  # for the same: the first people only; None: the exporter's default
+    frame_rate: float | None = (
+        None  # Hz, for exporters that are `in_time`: of sequences whose labels do not say it
+    )
     overwrite: bool = False  # replace what an earlier export wrote
     step: Step = no_step  # called with how many more people are done
 
@@ -47,6 +50,7 @@ class Exporter(ABC):
     summary: str  # one clause for --help
     needs_models: bool = False
     selects_people: bool = False  # whether it takes `keys` and `limit`
+    in_time: bool = False  # whether it takes `frame_rate`
 
     def count(self, run: FinishedRun, options: ExportOptions) -> int:
         """How many people `write` goes through: the end of a progress bar."""

@@ -16,10 +16,10 @@ import numpy as np
 from skelfit.bodies.dofs import SKEL_JOINT_NAMES
 from skelfit.exports.exported_bodies import (
     GROUND_TEXT,
+    Array,
     ExportedBodies,
     check_models,
     coordinates_of,
-    parameters_of,
 )
 from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult, selected_people
 from skelfit.exports.mesh_files import write_mesh
@@ -30,6 +30,7 @@ from skelfit.exports.opensim_files.motion import (
     MARKERS,
     TIME_STEP,
     OpenSimMotion,
+    frame_rate,
     make_motion,
 )
 from skelfit.exports.opensim_files.motion_texts import mot_text, people_text, sto_text, trc_text
@@ -49,6 +50,7 @@ class OpenSimExporter(Exporter):
     summary = "a scaled model, .mot, .trc, clinical angles"
     needs_models = True
     selects_people = True
+    in_time = True
 
     def count(self, run: FinishedRun, options: ExportOptions) -> int:
         return len(set(options.keys)) or min(options.limit or run.rows_out, run.rows_out)
@@ -60,11 +62,11 @@ class OpenSimExporter(Exporter):
         prepare_folder(out, options.overwrite)
         folder, people, motions = _Folder(out, ExportedBodies(models)), 0, 0
         for name, rows in self._motions(run, options):
-            folder.add(name, rows)
+            folder.add(name, rows, frame_rate(rows[0], options.frame_rate))
             people, motions = people + len(rows), motions + 1
             options.step(len(rows))
         write_record(out, run, self.name, folder.files, time_step=TIME_STEP, ground=GROUND_TEXT)
-        return ExportResult(people, tuple(folder.files), folder.notes(people, motions))
+        return ExportResult(people, tuple(folder.files), folder.notes(people, motions, options.frame_rate))
 
     def _motions(self, run: FinishedRun, options: ExportOptions) -> Iterator[tuple[str, list[Person]]]:
         """Selected people one by one; else those of each sequence, or of each shard. With names."""
@@ -97,25 +99,33 @@ class _Folder:
         self._used: set[str] = set()
         self._people: dict[tuple[str, bytes], tuple[PersonModel, dict[int, str]]] = {}
         self._with_model: list[str] = []
+        self._mean_betas: list[str] = []
+        self._assumed = 0  # sequences whose labels have no frame rate
 
-    def add(self, wanted: str, people: Sequence[Person]) -> None:
-        """Write the files of one motion."""
+    def add(self, wanted: str, people: Sequence[Person], rate: float) -> None:
+        """Write the files of one motion with a rate in Hz."""
         name = _unused_name(wanted, self._used)
-        motion = make_motion(name, people, self.bodies)
+        motion = make_motion(name, people, self.bodies, rate)
         self._write(f"{name}.mot", mot_text(motion))
         self._write(f"{name}.trc", trc_text(motion))
         self._write(f"{name}-clinical.sto", sto_text(motion))
         self._write(f"{name}.csv", people_text(motion, people))
         if motion.in_time:
+            self._assumed += people[0].meta["frame_rate"] is None
             self._write(f"{name}-angles.html", page_text(motion))
-        if len({_identity(person) for person in people}) == 1:
-            self._add_model(motion, people[0])
+        genders = {str(person.meta["skel_gender"]) for person in people}
+        betas = np.array([person.fields["skel_betas"] for person in people], np.float64)
+        same = bool((betas == betas[0]).all())
+        if len(genders) == 1 and (same or motion.in_time):
+            self._add_model(motion, genders.pop(), betas[0] if same else betas.mean(0))
+            if not same:
+                self._mean_betas.append(name)
 
-    def _add_model(self, motion: OpenSimMotion, person: Person) -> None:
-        name, identity = motion.name, _identity(person)
+    def _add_model(self, motion: OpenSimMotion, gender: str, betas: Array) -> None:
+        """Write the model of a person of shape betas (10,), and the setups of tools."""
+        name, identity = motion.name, (gender, betas.tobytes())
         if identity not in self._people:
-            betas, _, _ = parameters_of([person])
-            model = person_model(self.bodies.skel(person.meta["skel_gender"]), betas[0].numpy())
+            model = person_model(self.bodies.skel(gender), betas)
             # Without the meshes: an export may hold thousands of people.
             self._people[identity] = replace(model, bones={}), self._write_bones(name, model)
         model, bones = self._people[identity]
@@ -139,23 +149,29 @@ class _Folder:
         write_atomically(self.out / name, lambda stream: stream.write(text.encode()))
         self.files.append(name)
 
-    def notes(self, people: int, motions: int) -> tuple[str, ...]:
+    def notes(self, people: int, motions: int, given_rate: float | None) -> tuple[str, ...]:
         """Lines for the terminal."""
         models = len(self._with_model)
-        first = f"{people} people in {motions} motions in {self.out}, {models} of them with a model (.osim)"
+        lines = [f"{people} people in {motions} motions in {self.out}, {models} of them with a model (.osim)"]
+        if self._assumed and given_rate is None:
+            lines.append(
+                f"  {self._assumed} of them without a frame rate in the labels: the fit's is taken (--frame-rate)"
+            )
+        if self._mean_betas:
+            others = len(self._mean_betas) - 1
+            more = f" (and of {others} more)" if others else ""
+            lines.append(f"  frames of {self._mean_betas[0]}{more} differ in betas: its model has their mean")
         if models == 0:
-            return (
-                first,
+            lines += [
                 "  a motion of several people has none; --key KEY or --limit N writes people one by one",
                 "next: plot a .mot, or scale a model with markers of your own to a .trc (docs/opensim.md)",
+            ]
+        else:
+            name = self._with_model[0]
+            lines.append(
+                f"next: open {name}.osim in OpenSim, and load the motion {name}.mot (docs/opensim.md)"
             )
-        name = self._with_model[0]
-        return first, f"next: open {name}.osim in OpenSim, and load the motion {name}.mot (docs/opensim.md)"
-
-
-def _identity(person: Person) -> tuple[str, bytes]:
-    """What a person's model follows from."""
-    return str(person.meta["skel_gender"]), person.fields["skel_betas"].tobytes()
+        return tuple(lines)
 
 
 def _unused_name(wanted: str, used: set[str]) -> str:

@@ -1,6 +1,6 @@
 """Statistics of rows that merge in any order.
 
-Lengths are kept as whole numbers of 0.1 micrometre, so that sums are exact and a summary does not depend on
+Lengths, and the measures of refinements, are kept as whole numbers of 0.1 micrometre, so that sums are exact and a summary does not depend on
 how the people were divided into shards or on the order in which the shards were done.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.shards.row_status import FILTERED, IMAGE_KINDS, PUBLISHED
+from skelfit.shards.row_status import FILTERED, IMAGE_KINDS, PAIRED_MEASURES, PUBLISHED, REFINEMENTS
 
 UNITS_PER_MM = 10_000
 _ROWS_AT_A_TIME = 1000
@@ -84,6 +84,10 @@ class Summary:
     stage_pve: dict[str, Distribution] = field(default_factory=dict)
     skel_genders: Counter[str] = field(default_factory=Counter)  # of the published people
     betas: dict[str, Distribution] = field(default_factory=dict)  # what the betas leave at rest
+    refinements: Counter[str] = field(
+        default_factory=Counter
+    )  # of REFINEMENTS, of the rows of refined shards
+    refined: dict[str, Distribution] = field(default_factory=dict)  # PAIRED_MEASURES before and after
 
     @classmethod
     def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Summary:
@@ -112,7 +116,16 @@ class Summary:
             for name in dict.fromkeys(chain.from_iterable(lengths)):
                 distribution = distributions.setdefault(name, Distribution())
                 distribution.add(of_row.get(name) for of_row in lengths)
+        self._count_refinements([row["refinement"] for row in rows if "refinement" in row])
         self.images.update(_image_kind(row) for row in published if row["image"] is not None)
+
+    def _count_refinements(self, refinements: list[Mapping[str, Any]]) -> None:
+        self.refinements.update(_column(refinements, "status"))
+        for when in ("before", "after"):
+            measured = [one[when] for one in refinements if one[when] is not None]
+            for measure in PAIRED_MEASURES if measured else ():
+                distribution = self.refined.setdefault(f"{measure} {when}", Distribution())
+                distribution.add(_column(measured, measure))
 
     @property
     def rows_out(self) -> int:
@@ -131,11 +144,13 @@ class Summary:
             _merged(self.stage_pve, other.stage_pve),
             self.skel_genders + other.skel_genders,
             _merged(self.betas, other.betas),
+            self.refinements + other.refinements,
+            _merged(self.refined, other.refined),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: counts by status (sorted), errors in mm, means of the stages in their order."""
-        return {
+        content: dict[str, Any] = {
             "rows_in": self.rows_in,
             "rows_out": self.rows_out,
             "statuses": {status: self.statuses[status] for status in sorted(self.statuses)},
@@ -145,6 +160,18 @@ class Summary:
             "betas_mm": {step: d.to_json() for step, d in self.betas.items()},
             "images": {kind: self.images[kind] for kind in IMAGE_KINDS},
         }
+        if self.refinements:  # the summary of other runs stays as it was
+            content["refinement"] = {
+                "statuses": {name: self.refinements[name] for name in REFINEMENTS if self.refinements[name]},
+                **{
+                    measure: {
+                        when: self.refined[f"{measure} {when}"].to_json() for when in ("before", "after")
+                    }
+                    for measure in PAIRED_MEASURES
+                    if f"{measure} before" in self.refined
+                },
+            }
+        return content
 
 
 def _column(rows: list[Mapping[str, Any]], key: str) -> list[Any]:

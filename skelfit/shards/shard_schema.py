@@ -46,6 +46,8 @@ class ShardRow:
     # gender of the SMPL body whose mesh was fitted; null: no finite fit, or a mesh came in
     target_gender: str | None = None
     root: str | None = None  # frozen, turn or free, in this fit; null: no finite fit
+    # of a refined shard alone, else the key is not there: what became of the row, why, and measures before and after
+    refinement: Mapping[str, Any] | None = None
     digest: str = ""  # hash of this row and its sample (row_digest), set when it is written
 
 

@@ -109,7 +109,10 @@ def _digest(line: str, members: Mapping[str, bytes]) -> str:
 
 def _line(row: ShardRow, members: Mapping[str, bytes]) -> bytes:
     """The line of a row in the sidecar. The digest is its last key, so that its JSON is made once."""
-    text = _to_json(vars(row)).removesuffix(_NO_DIGEST)
+    content = vars(row)
+    if row.refinement is None:
+        content = {key: value for key, value in content.items() if key != "refinement"}
+    text = _to_json(content).removesuffix(_NO_DIGEST)
     return f'{text}, "digest": "{_digest(text + "}", members)}"}}\n'.encode()
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skelfit.errors import ModelError
-from skelfit.storage.unpickle import FromBuffer, Passive, PassiveUnpickler, read_with
+from skelfit.storage.unpickle import FromBuffer, Passive, PassiveUnpickler, read_pickle
 
 _MOST = 2**33  # bytes of one array, or of a file that is unpacked at once
 _WRAPPER = "joblib.numpy_pickle.NumpyArrayWrapper"
@@ -96,7 +96,7 @@ class _ResultUnpickler(PassiveUnpickler):
     def _array(self, state: Any) -> Any:
         shape, dtype = tuple(state["shape"]), state["dtype"]
         if dtype.args[0][0] == "O":  # a pickle of its own follows
-            return read_with(_ResultUnpickler, self.stream, self.path, self.key)
+            return read_pickle(self.stream, self.path, self.key, _ResultUnpickler)
         if state.get("numpy_array_alignment_bytes") is not None:
             self.stream.read(self.stream.read(1)[0])
         size = math.prod(shape) * dtype_size(dtype)
@@ -115,7 +115,7 @@ def dtype_size(dtype: Any) -> int:
 
 def read_results(stream: IO[bytes], path: Path, key: str | None) -> Any:
     """The content of a pickle stream, joblib's or a plain one, as passive records. Raises ModelError."""
-    return read_with(_ResultUnpickler, stream, path, key)
+    return read_pickle(stream, path, key, _ResultUnpickler)
 
 
 def as_numpy(tensor: Any) -> npt.NDArray[Any]:

@@ -84,21 +84,6 @@ class _Sparse(Passive):
     layout = ""
 
 
-class _Csr(_Sparse):
-    __slots__ = ()
-    layout = "csr"
-
-
-class _Csc(_Sparse):
-    __slots__ = ()
-    layout = "csc"
-
-
-class _Coo(_Sparse):
-    __slots__ = ()
-    layout = "coo"
-
-
 class _Chumpy(Passive):
     """Any class of chumpy; the state is its attributes."""
 
@@ -147,8 +132,8 @@ _GLOBALS: dict[str, Any] = {
     "numpy.core.numeric._frombuffer": FromBuffer,
 }
 _SPARSE = {
-    f"{layout}_{kind}": cls
-    for layout, cls in (("csr", _Csr), ("csc", _Csc), ("coo", _Coo))
+    f"{layout}_{kind}": type(layout, (_Sparse,), {"__slots__": (), "layout": layout})
+    for layout in ("csr", "csc", "coo")
     for kind in ("matrix", "array")
 }
 _SPARSE_MODULE = re.compile(r"scipy\.sparse(\._?(csr|csc|coo))?")
@@ -195,13 +180,10 @@ def load_pickle(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def read_pickle(stream: IO[bytes], path: Path, key: str | None) -> Any:
+def read_pickle(
+    stream: IO[bytes], path: Path, key: str | None, unpickler: type[PassiveUnpickler] = PassiveUnpickler
+) -> Any:
     """The content of a pickle stream as passive records; `path` and `key` go into its ModelErrors."""
-    return read_with(PassiveUnpickler, stream, path, key)
-
-
-def read_with(unpickler: type[PassiveUnpickler], stream: IO[bytes], path: Path, key: str | None) -> Any:
-    """The same, by an unpickler that knows more records. Raises ModelError."""
     try:
         return unpickler(stream, path, key).load()
     except (ModelError, OSError):

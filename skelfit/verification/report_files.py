@@ -23,18 +23,23 @@ class ReportFiles:
     json: Location | None
     html: Location | None
     keep: Location | None
+    picture: Location | None = None
 
 
-def report_files(json: Place | None, html: Place | None, keep: Place | None) -> ReportFiles:
+def report_files(
+    json: Place | None, html: Place | None, keep: Place | None, picture: Place | None = None
+) -> ReportFiles:
     """The paths, checked. Raises ArgumentError, and OutputError for a file that `verify` did not write."""
     files = ReportFiles(
         json=location_or_none("json", json, writing=True),
         html=location_or_none("html", html, writing=True),
         keep=location_or_none("keep", keep, writing=True),
+        picture=location_or_none("picture", picture, writing=True),
     )
     check_replaceable(files.json, "report (JSON) of verify", partial(is_report, version="skelfit-verify-"))
     check_replaceable(files.html, "page of verify", partial(is_page, title="skelfit"))
     check_replaceable(files.keep, "keep-list of verify", partial(is_table, columns=COLUMNS))
+    check_replaceable(files.picture, "picture (JPEG)", is_jpeg)
     return files
 
 
@@ -52,6 +57,11 @@ def is_report(path: Location, version: str) -> bool:
         return str(read_json(path).get("version", "")).startswith(version)
     except ShardError:
         return False
+
+
+def is_jpeg(path: Location) -> bool:
+    """Whether a file begins as a JPEG."""
+    return _head(path).startswith(b"\xff\xd8\xff")
 
 
 def is_page(path: Location, title: str) -> bool:

@@ -17,12 +17,13 @@ from skelfit.shards.keep_list import Kept, write_keep
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_marker
 from skelfit.storage.checked_arguments import location_argument, location_or_none, number_of, whole_number
-from skelfit.storage.hashed_write import write_json
+from skelfit.storage.hashed_write import write_atomically, write_json
 from skelfit.storage.locations import Location, Place, address_of, location_of
 from skelfit.verification.gates import parse_gates
 from skelfit.verification.integrity.damage import Damage
 from skelfit.verification.integrity.run_folder import RunFolder, open_run_folder
 from skelfit.verification.report.html_page import write_html
+from skelfit.verification.report.refined_picture import draw_pairs
 from skelfit.verification.report.report_comparison import compare_reports
 from skelfit.verification.report.report_data import Report, ReportBuilder
 from skelfit.verification.report.terminal import comparison_lines, summary_lines
@@ -69,6 +70,7 @@ def verify(
     keep: Place | None = None,
     gate: str | Sequence[str] = (),
     against: Place | None = None,
+    picture: Place | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     tls_ca: str | Path | None = None,
@@ -88,6 +90,8 @@ def verify(
         all: all people are measured, as always with `keep`.
         keep: where to write the keep-list (CSV). json, html: where to write the report.
         gate: gates of the keep-list, such as "max_vertex=60".
+        against: another folder of shards, with which these are compared.
+        picture: where to draw people who differ from those of `against`: photos with both skeletons (JPEG).
         progress: True shows a bar; a function is called with the people done and the people there are.
 
     Returns:
@@ -107,12 +111,15 @@ def verify(
     if sample == 0 and (max_pve is not None or html is not None):
         name = "max_pve" if max_pve is not None else "html"
         raise ArgumentError(name, "people who are measured", "sample 0")
+    if picture is not None and (against is None or sample == 0):
+        found = "none" if against is None else "sample 0"
+        raise ArgumentError("picture", "shards to compare with (against), and people who are measured", found)
     given = folders if isinstance(folders, (list, tuple)) else [folders]
     if not given:
         raise ArgumentError("folders", "at least one folder", "none")
     paths = [location_argument("folders", folder) for folder in given]
     other = location_or_none("against", against)
-    files = report_files(json, html, keep)
+    files = report_files(json, html, keep, picture)
     all_people = all or keep is not None
     executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait)
     checks = _Checks(
@@ -147,8 +154,10 @@ def _report(
         write_keep(files.keep, keep or [])
         say(f"who is kept, and why the others not: {files.keep}")
     if files.html is not None:
-        write_html(report, folders, checks.models, files.html)
+        write_html(report, folders, checks.models, files.html, against)
         say(f"a page to look at: {files.html}")
+    if files.picture is not None and against is not None:
+        _draw(report, folders, against, checks, files.picture)
     if files.json is not None:
         write_json(files.json, report)
         say(f"all of it, for programs: {files.json}")
@@ -158,6 +167,18 @@ def _report(
     else:
         say(f"next: skelfit export {folders[0]} --format skel-cf --keep {files.keep} --out kept.npz")
     return report
+
+
+def _draw(
+    report: Report, folders: Sequence[Location], against: Location, checks: _Checks, path: Location
+) -> None:
+    """Write the picture, unless there is nothing to see."""
+    picture = draw_pairs(report, folders, against, checks.models)
+    if picture is None:
+        checks.reporter.warn(f"{path}: no picture: none of the people listed differs there and has a photo")
+        return
+    write_atomically(path, lambda stream: stream.write(picture))
+    checks.reporter.say(f"a picture of both: {path}")
 
 
 def _executor(executor: Executor) -> Executor:

@@ -60,9 +60,13 @@ API = {
     "refine": (
         "(poses, betas, trans, keypoints2d, cam_int, *, gender='male', settings=None, models=None, device='auto')"
     ),
+    "refine_shards": (
+        f"(folder, out, *, settings=None, models=None, device='auto', fit_batch=None, writers=None, {_WORKERS}, "
+        "dashboard=False, performance_report=None, rank=None, world=None, overwrite=False, progress=False)"
+    ),
     "verify": (
         "(folders, *, models=None, json=None, html=None, max_pve=None, sample=None, all=False, keep=None, gate=(), "
-        f"against=None, {_WORKERS}, progress=False)"
+        f"against=None, picture=None, {_WORKERS}, progress=False)"
     ),
 }
 # What a FittedPeople has beside its fields.

@@ -29,6 +29,7 @@ ADDRESS = "s3://bucket/demo"
 LOCAL = {
     "--log-file",
     "convert --performance-report",
+    "convert --vertex-map",
     "bench --report",
     "models import --smpl",
     "models import --skel",
@@ -36,6 +37,9 @@ LOCAL = {
     "models import --keypoints",
     "models import --out",
     "models open-body --out",
+    "models map SOURCE",
+    "models map --target",
+    "models map --out",
     "evaluate --images",
     "predict CHECKPOINT",
     "predict IMAGE",
@@ -251,6 +255,7 @@ def test_no_field_was_overlooked() -> None:
     assert paths == {
         "labels.path",
         "labels.path_prefix",
+        "labels.read.vertex_map",
         "images",
         "data.subsets.shards",
         "data.keep",

@@ -19,7 +19,7 @@ import skelfit
 from skelfit.api.run_shards import ShardsFailedError, convert_rank, convert_run
 from skelfit.cli import main
 from skelfit.config.manifest import LabelLayout, LabelSource
-from skelfit.conversion.batch_fit import BatchJob
+from skelfit.conversion.batch_job import BatchJob
 from skelfit.conversion.rank import Rank
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import LabelFile, Run

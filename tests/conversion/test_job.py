@@ -41,7 +41,8 @@ from skelfit.cli.convert import GO_ON
 from skelfit.cli.interrupts import interruptible
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import GateConfig, ImageConfig
-from skelfit.conversion.batch_fit import BatchJob, convert_batch
+from skelfit.conversion.batch_fit import convert_batch
+from skelfit.conversion.batch_job import BatchJob
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run, pending, plan_shards
 from skelfit.conversion.shard_batch import ShardBatch

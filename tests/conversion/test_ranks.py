@@ -19,7 +19,7 @@ from job_fakes import failing_work, hashes, make_run, work, write_labels
 from skelfit.api.run_shards import ShardsFailedError, convert_rank, convert_run
 from skelfit.cli import main
 from skelfit.config.manifest import LabelSource
-from skelfit.conversion.batch_fit import BatchJob
+from skelfit.conversion.batch_job import BatchJob
 from skelfit.conversion.rank import Rank
 from skelfit.conversion.run_lock import is_written_to, sharing, writing
 from skelfit.conversion.run_plan import Run, plan_shards

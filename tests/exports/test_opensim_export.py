@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -135,6 +136,7 @@ def test_a_sequence_is_one_motion_in_time_without_jumps(tmp_path: Path, models: 
     n = len(frames)
     fields = make_fields(n + 5)
     fields["skel_poses"][:n] = spinning(60, 2.0)[frames]
+    fields["skel_betas"][:] = 0
     metas = make_metas(
         n + 5,
         label_file=["amass.npz"] * n + ["b.npz"] * 5,
@@ -146,7 +148,7 @@ def test_a_sequence_is_one_motion_in_time_without_jumps(tmp_path: Path, models: 
     )
     assert np.abs(np.diff(fields["skel_poses"][:n], axis=0)).max() > 3  # the angles are not continuous
     run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256, shard_size=25)
-    assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 15
+    assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 3 * 8 + 24
     assert sorted(p.stem for p in (tmp_path / "out").glob("*.mot")) == ["walk_01", "walk_01-2", "walk_01-3"]
     mot = read_mot(tmp_path / "out" / "walk_01.mot")
     np.testing.assert_allclose(mot["time"], np.array(frames) / 120, atol=1e-8)
@@ -209,6 +211,37 @@ def test_people_get_models_one_by_one(tmp_path: Path, models: ModelSet) -> None:
         export("opensim", run, tmp_path / "none", ExportOptions(models, keys=("x",)))
 
 
+def test_the_rate_of_a_sequence(tmp_path: Path, models: ModelSet) -> None:
+    """Of the labels; of files without one as given, or as the fit assumed."""
+    rates: list[float | None] = [120.0, 120.0, None, None]
+    metas = make_metas(
+        4,
+        sequence=["a", "a", "b", "b"],
+        frame=[0, 1, 0, 1],
+        frame_rate=rates,
+        fitted_rate=[None if rate else 30.0 for rate in rates],
+    )
+    fields = make_fields(4)
+    fields["skel_betas"][:] = 0
+    run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)
+
+    def step(folder: str, name: str) -> float:
+        return float(read_mot(tmp_path / folder / f"{name}.mot")["time"][1])
+
+    result = export("opensim", run, tmp_path / "assumed", ExportOptions(models))
+    assert step("assumed", "a") == pytest.approx(1 / 120, abs=1e-8)
+    assert step("assumed", "b") == pytest.approx(1 / 30, abs=1e-8)
+    assert "1 of them without a frame rate in the labels: the fit's is taken" in result.notes[1]
+    with pytest.raises(
+        OutputError, match="sequence a: expected no --frame-rate, because the labels have 120"
+    ):
+        export("opensim", run, tmp_path / "other", ExportOptions(models, frame_rate=25.0))
+    keys = tuple(meta["key"] for meta in metas[2:])
+    export("opensim", run, tmp_path / "given", ExportOptions(models, keys=keys, frame_rate=25.0))
+    header = read_trc(tmp_path / "given" / f"{keys[1]}.trc")
+    assert header[0]["DataRate"] == "25" and header[2] == pytest.approx([1 / 25])
+
+
 def test_sequences_of_a_person_share_bones(tmp_path: Path, models: ModelSet) -> None:
     fields = make_fields(8)
     fields["skel_betas"][:] = fields["skel_betas"][0]
@@ -227,6 +260,20 @@ def test_sequences_of_a_person_share_bones(tmp_path: Path, models: ModelSet) -> 
     assert texts[0].replace('name="one"', "") == texts[1].replace('name="two"', "") != texts[2]
     assert all("one-bones/femur_r.obj" in text for text in texts[:2]) and "other-bones/" in texts[2]
     assert "<model_file>two.osim</model_file>" in (tmp_path / "out" / "two-ik.xml").read_text()
+
+
+def test_frames_with_betas_of_their_own_have_a_model_of_the_mean(tmp_path: Path, models: ModelSet) -> None:
+    fields = make_fields(3)
+    metas = make_metas(3, sequence=["a"] * 3, frame=[*range(3)], skel_gender=["male"] * 3)
+    run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)
+    result = export("opensim", run, tmp_path / "out", ExportOptions(models))
+    assert "frames of a differ in betas: its model has their mean" in "\n".join(result.notes)
+    document = ElementTree.parse(tmp_path / "out" / "a.osim")
+    path = ".//CustomJoint[@name='tibia_r_joint']//PhysicalOffsetFrame[@name='parent_offset']/translation"
+    shin = np.linalg.norm([float(x) for x in str(document.findtext(path)).split()])
+    skel = SkelModel(models.skel_of("male"), dtype=torch.float64)
+    mean = torch.tensor(fields["skel_betas"].astype(np.float64).mean(0))
+    assert shin == pytest.approx(float(skel.frames(mean).offsets[2].norm()), abs=1e-9)
 
 
 def test_files_of_the_user_are_not_replaced(tmp_path: Path, models: ModelSet) -> None:

@@ -23,6 +23,7 @@ from skelfit.errors import LabelError
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.readers.label_folder import list_label_files
 from skelfit.labels.readers.registry import READERS, detect_layout, read_label_file
+from skelfit.labels.readers.track_layouts import TRACK_LAYOUTS, TrackLayout
 from skelfit.shards.shard_reader import read_json
 
 DOCS = " ".join((Path(__file__).parents[2] / "docs" / "labels.md").read_text().split())
@@ -556,6 +557,17 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     assert good(folder, without(amass(), "mocap_framerate")).sequences[0].frame_rate is None
     assert good(folder, amass()).sequences[0].frame_rate == 120
+
+
+@pytest.mark.parametrize("spec", TRACK_LAYOUTS, ids=[spec.layout for spec in TRACK_LAYOUTS])
+def test_the_table_of_tracks_names_layouts_keys_and_code(spec: TrackLayout) -> None:
+    row = DOCS.split(f"| `{spec.layout}` |", 1)[1].split(" | | `", 1)[0].split(" |\n", 1)[0]
+    taken = row.split(" | ")[1]
+    assert spec.source.split(":", 1)[0] in row
+    for view in spec.views.values():
+        keys = {key for keys in (view.pose[:1], view.root, view.trans) for key in keys if key != "Th"}
+        for part in (part for key in keys for part in key.split(".")):
+            assert f"`{part}`" in taken, part
 
 
 @pytest.mark.parametrize("words", CLAIMS, ids=[words[:60] for words in CLAIMS])

@@ -28,6 +28,7 @@ from skelfit.shards.shard_reader import read_samples
 MAKERS = LAYOUTS | {"camerahmr": lambda: camerahmr(N)}
 VALUES = {
     "coordinates": "camera",
+    "vertex_map": "map.npz",
     "scale_unit": "px",
     "angle_unit": "deg",
     "rot6d": "columns",
@@ -37,6 +38,7 @@ VALUES = {
 }
 OTHER_VALUES = {
     "coordinates": "world",
+    "vertex_map": "other.npz",
     "scale_unit": "px/200",
     "angle_unit": "rad",
     "rot6d": "rows",
@@ -51,6 +53,7 @@ USED: dict[str, set[str]] = {
     "rot6d": set(),
     "length_unit": {"mesh"},
     "coordinates": set(),  # of tracks alone
+    "vertex_map": set(),  # of meshes of other bodies
     "labels_up": {"amass"},
     "up": {"amass"},
 }

@@ -19,7 +19,7 @@ from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import ConfigError
 from skelfit.images.image_bytes import IDENTITY
 from skelfit.learning.data import person_stream as people_module
-from skelfit.learning.data.augmentation import AugmentConfig, draw
+from skelfit.learning.data.augmentation import AugmentConfig, draw, recolored
 from skelfit.learning.data.data_loader import DataConfig, Loader, each_once
 from skelfit.learning.data.degradations import _groups, degraded
 from skelfit.learning.data.person_crops import Square, read_crop, square_around
@@ -338,3 +338,12 @@ def test_the_configuration_is_read_strictly() -> None:
         build(DataConfig, given | {"augment": {"rotate": 0.5}}, "train.yaml", "data")
     with pytest.raises(ConfigError, match=r"'data.workers': expected at least 0"):
         build(DataConfig, given | {"workers": -1}, "train.yaml", "data")
+
+
+def test_each_channel_has_its_own_factor() -> None:
+    pixels = np.arange(256, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 4), np.uint8)
+    factors = (0.5, 1.0, 1.3)
+    planes = recolored(pixels[..., :3], factors)
+    expected = [np.minimum(np.floor(np.arange(256) * factor + 0.5), 255) for factor in factors]
+    np.testing.assert_array_equal(planes, np.repeat(np.array(expected)[..., None], 2, axis=2))
+    assert recolored(pixels[..., :3], (1.0, 1.0, 1.0)).flags["C_CONTIGUOUS"]

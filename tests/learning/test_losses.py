@@ -94,9 +94,9 @@ def test_betas_by_hand(models: ModelSet) -> None:
         return float(parameter_terms(truth, batch, "male", config)["betas"])
 
     assert betas(batch, LossConfig()) == pytest.approx(4) and betas(batch, squared) == pytest.approx(15)
-    for name in ("has_betas", "female"):  # the second one's do not count
-        counts = torch.tensor([name == "has_betas", name == "female"])
-        assert betas(replace(batch, **{name: counts}), LossConfig()) == pytest.approx(1.5)
+    # The second one's do not count.
+    assert betas(replace(batch, has_betas=torch.tensor([True, False])), LossConfig()) == pytest.approx(1.5)
+    assert betas(replace(batch, female=torch.tensor([False, True])), LossConfig()) == pytest.approx(1.5)
 
 
 def test_rotations_by_hand(models: ModelSet) -> None:

@@ -120,7 +120,7 @@ def test_angles_are_those_of_the_export(done: tuple[Path, Result], models: Model
         rows = np.flatnonzero(people["track"] == track).tolist()
         meta = {"coordinates": "camera", "sequence": "clip", "frame_rate": 1.0, "skel_gender": "male"}
         same = [Person("", "", fields_of(people, i), meta | {"frame": 0}) for i in rows]
-        expected = make_motion(f"clip-{track}", same, ExportedBodies(models))
+        expected = make_motion(f"clip-{track}", same, ExportedBodies(models), 1.0)
         expected = replace(expected, times=people["time"][rows])
         found, wanted = (
             np.array([line.split("\t") for line in text.split("endheader\n")[1].splitlines()[1:]], float)

@@ -29,13 +29,13 @@ from training_runs import (
 
 from skelfit.bodies.continuous_pose import angles_to_pose
 from skelfit.bodies.model_set import ModelSet
-from skelfit.errors import ConfigError, ModelError, SkelfitError
+from skelfit.errors import ConfigError, SkelfitError
 from skelfit.learning.backbones.vitpose import VitPose
 from skelfit.learning.data.data_loader import Loader, each_once
 from skelfit.learning.networks.network import first_start
 from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
 from skelfit.learning.training import training_loop as loop_module
-from skelfit.learning.training.checkpoint import load, load_network
+from skelfit.learning.training.checkpoint import CheckpointError, load, load_network
 from skelfit.learning.training.training_config import (
     OptimizerConfig,
     ValidationConfig,
@@ -176,7 +176,7 @@ def test_a_training_starts_from_the_weights_of_vitpose(
     trained = backbone.state_dict()
     for name, tensor in weights.items():
         torch.testing.assert_close(trained[name], tensor, rtol=0, atol=1e-6)
-    with pytest.raises(ModelError, match="expected a ViTPose checkpoint .* found no such file"):
+    with pytest.raises(CheckpointError, match="expected weights to start with, found no such file"):
         train(config, tmp_path / "another", models, CPU, SilentObserver())
 
 

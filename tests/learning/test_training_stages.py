@@ -49,7 +49,9 @@ def test_keypoints_learn_first_and_are_then_frozen(keypoints_first: Path) -> Non
 def test_each_stage_has_its_own_progress_bar() -> None:
     config = load_train_config(Path(__file__).parents[2] / "pipelines/train-tiny.yaml")
     assert config.keypoints is not None and config.coarse is not None
-    first, second = config.keypoints.steps, config.keypoints.steps + config.coarse.steps
+    first, coarse = config.keypoints.steps, config.coarse.steps
+    assert first is not None and coarse is not None
+    second = first + coarse
     assert stage_at(1, config) == stage_at(first, config) == ("keypoints", 0, config.keypoints)
     assert stage_at(first + 1, config) == stage_at(second, config) == ("pose and betas", first, config.coarse)
     assert stage_at(second + 1, config) == ("network", second, config.optimizer)

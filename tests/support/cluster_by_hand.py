@@ -23,7 +23,8 @@ from job_fakes import FakeFitter, work
 from programs import Program
 
 import skelfit.conversion.shard_output
-from skelfit.conversion.batch_fit import BatchJob, convert_batch
+from skelfit.conversion.batch_fit import convert_batch
+from skelfit.conversion.batch_job import BatchJob
 from skelfit.conversion.run_plan import plan_shards
 from skelfit.conversion.shard_batch import ShardBatch
 from skelfit.executors.executor import Tls

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -22,13 +22,16 @@ from pathlib import Path
 
 import webdataset
 from job_fakes import FakeFitter, hashes, make_run
+from refine_fakes import refine
 from tqdm import tqdm
 
 from skelfit.api.run_shards import convert_rank, convert_run
+from skelfit.bodies.model_set import open_models
 from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.rank import Rank
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
+from skelfit.shards.shard_reader import read_json
 
 WATCHED = ("open", "os.rename", "os.remove")
 FINAL = (".tar", ".rows.jsonl", ".done.json", "schema.json", "summary.json")
@@ -82,12 +85,17 @@ def convert(run: Run, rank: Rank | None = None, *, extend: bool = False) -> None
 
 def in_child(run: Run, kill_at: int = 0, rank: Rank | None = None, *, extend: bool = False) -> bool:
     """Run in a child; True when it ended well, False when it was killed, and an error when it ended otherwise."""
+    return forked(partial(convert, run, rank, extend=extend), Path(run.out), kill_at)
+
+
+def forked(work: Callable[[], object], out: Path, kill_at: int = 0) -> bool:
+    """The same for any work that changes a folder."""
     child = os.fork()
     if child == 0:
         try:
             if kill_at:
-                Countdown(Path(run.out), kill_at).start()
-            convert(run, rank, extend=extend)
+                Countdown(out, kill_at).start()
+            work()
             os._exit(0)
         except BaseException:
             os._exit(1)
@@ -141,6 +149,7 @@ def main(folder: Path) -> None:
         assert in_child(run) and hashes(out) == expected, f"other files after kills at {pair}"
     kill_ranks(run, expected, count, chosen)
     kill_extensions(run, count, chosen)
+    kill_refinements(run, count, chosen)
     print(count)
 
 
@@ -168,6 +177,34 @@ def kill_extensions(run: Run, count: int, chosen: random.Random) -> None:
         assert in_child(run, extend=True)
         expected = expected or hashes(Path(run.out))
         assert len(expected) == 3 * 3 + 1 and hashes(Path(run.out)) == expected, f"other files after {n}"
+
+
+def kill_refinements(run: Run, count: int, chosen: random.Random) -> None:
+    """A refinement that is killed, and whose continuation is killed as well, and so are two ranks of it."""
+    source = Path(run.out).with_name("source")
+    run = replace(run, out=str(source), models_sha256=open_models().sha256)
+    convert(run)
+    was, out = hashes(source), source.with_name("refined")
+
+    def refined(rank: Rank | None = None) -> None:
+        with open(os.devnull, "w") as null, redirect_stdout(null), redirect_stderr(null):
+            refine(source, out, stand_in=True, rank=rank)
+
+    refined()
+    expected = hashes(out)
+    statuses = read_json(out / "summary.json")["refinement"]["statuses"]
+    assert len(expected) == 3 * 3 + 1 and statuses["refined"] and statuses["unchanged"]
+    for k in range(8):
+        shutil.rmtree(out)
+        pair = [chosen.randint(1, count), chosen.randint(1, count)]
+        ranks = (Rank(0, 2), Rank(1, 2)) if k % 4 == 3 else (None, None)
+        for rank, n in zip(ranks, pair, strict=True):
+            forked(partial(refined, rank), out, n)
+        check(out, expected, pair)
+        for rank in ranks:
+            assert forked(partial(refined, rank), out), f"not continued after kills at {pair}"
+        assert hashes(out) == expected, f"other files of a refinement after kills at {pair}"
+    assert hashes(source) == was
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from job_fakes import FakeFitter
 import skelfit.api.convert_dataset
 from skelfit.bodies.model_set import OPEN_BODY
 from skelfit.cli import main
-from skelfit.conversion.batch_fit import BatchJob, convert_batch
+from skelfit.conversion.batch_fit import convert_batch
+from skelfit.conversion.batch_job import BatchJob
 from skelfit.conversion.shard_batch import ShardBatch
 from skelfit.executors import worker_processes as local
 

@@ -16,7 +16,8 @@ from PIL import Image
 from skelfit.config.fit_settings import FitConfig, StageConfig
 from skelfit.config.manifest import LabelSource
 from skelfit.config.pipeline import GateConfig, Pipeline
-from skelfit.conversion.batch_fit import BatchJob, convert_batch
+from skelfit.conversion.batch_fit import convert_batch
+from skelfit.conversion.batch_job import BatchJob
 from skelfit.conversion.run_plan import LabelFile, Run, plan_shards
 from skelfit.conversion.shard_batch import ShardBatch, cut_batches
 from skelfit.fitting.fit_result import FitResult

@@ -15,7 +15,10 @@ import tools.studies.__main__
 from skelfit.bodies.model_set import ModelSet
 from skelfit.config.identity import difference
 from skelfit.errors import SkelfitError
+from skelfit.learning.networks.network import Network
 from skelfit.learning.training import training_loop
+from skelfit.learning.training.training_config import TrainConfig
+from skelfit.learning.training.training_stages import TrainingStage
 from tools.studies import ablations
 from tools.studies.__main__ import study_command
 from tools.studies.ablations import VARIANTS, _base, varied
@@ -44,7 +47,7 @@ def test_the_study(tmp_path: Path, models: ModelSet, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ablations, "_HELD_OUT", 0.2)
     monkeypatch.setattr(training_loop, "MEAN_OF", 100)
 
-    def few(shards: str) -> ablations.TrainConfig:
+    def few(shards: str) -> TrainConfig:
         base = _base(shards)
         return replace(base, data=replace(base.data, shuffle=8, batch_size=4))
 
@@ -52,7 +55,7 @@ def test_the_study(tmp_path: Path, models: ModelSet, monkeypatch: pytest.MonkeyP
     eyes: list[torch.Tensor] = []
     learn = ablations._learn
 
-    def spied(stage: ablations.TrainingStage, network: ablations.Network) -> dict[str, torch.Tensor]:
+    def spied(stage: TrainingStage, network: Network) -> dict[str, torch.Tensor]:
         learnt = learn(stage, network)
         eyes.append(learnt["backbone.eye.heatmaps.weight"].clone())
         return learnt

@@ -206,9 +206,7 @@ def text(records: list[dict[str, Any]]) -> list[str]:
         for r in records
     ]
     steps = [point["step"] for point in records[0]["curve"]]
-    curves = [
-        (r["variant"], *(f"{point['pa_mpjpe_mm']:.1f}" for point in r["curve"])) for r in records
-    ]
+    curves = [(r["variant"], *(f"{point['pa_mpjpe_mm']:.1f}" for point in r["curve"])) for r in records]
     last = f"mm; {records[0]['people']} made-up people that no training sees"
     return [*table(heads, rows), last, "PA-MPJPE by step:", *table(("labels", *map(str, steps)), curves)]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skelfit.benchmark.fit_speed import make_labels
@@ -27,6 +28,8 @@ from skelfit.fitting.baseline.first_order_refinement import FirstOrderRefiner
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.refinement.refinement_problem import BodyParameters, RefinementProblem, RefinementStatus
 from skelfit.fitting.refinement.refiner import Refiner
+from tools.studies.picture import write_picture
+from tools.studies.refine_picture import draw_rows
 from tools.studies.setup import SEED, Setup, Study, distribution
 
 SHAKES, NOISES, OUTLIERS = (0.1, 0.2, 0.3), (0.0, 2.0, 5.0), 0.2
@@ -34,6 +37,7 @@ BETAS, DEPTH, ASIDE = 0.5, 0.05, 0.05  # of the labels: betas; share of the dept
 SIZE_PX, FOCAL_PX = 256, 1.2 * 256
 _COMPARED, _ITERATIONS = 64, 30  # people of the comparison, and the baseline's iterations of each phase
 _FEW = 64  # skins at a time
+_DRAWN = 6  # worst people
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,8 @@ def run(setup: Setup) -> list[dict[str, Any]]:
             for noise in NOISES if name == "anchor" else NOISES[1:2]:
                 setup.say(f"{name}, labels shaken by {shake:g} rad, {noise:g} px of noise")
                 records.append(_record(setup, truth, refiner, name, shake, noise))
+    if setup.picture is not None:
+        write_picture(setup.picture, draw_worst(setup, truth, refiners["anchor"]))
     records += compare(setup, truth, refiners["anchor"])
     return records
 
@@ -180,6 +186,15 @@ def _record(
     }
 
 
+def draw_worst(setup: Setup, truth: Truth, refiner: Refiner) -> NDArray[np.float32]:
+    """The people whom the most shaken labels leave furthest off: truth, label and refinement, each from two sides."""
+    problem = make_problem(truth, SHAKES[-1], NOISES[1])
+    refined = refiner.refine(problem).refined
+    error = measure(setup.models, truth, refined)["mpjpe_mm"]
+    worst = error.argsort(descending=True)[:_DRAWN].tolist()
+    return draw_rows(setup.models, [truth.people, problem.start, refined], truth.female, worst)
+
+
 def compare(setup: Setup, truth: Truth, refiner: Refiner) -> list[dict[str, Any]]:
     """The solver and the first-order baseline on the same people: people per second, and where they end."""
     everyone = make_problem(truth, SHAKES[1], NOISES[1])
@@ -188,12 +203,13 @@ def compare(setup: Setup, truth: Truth, refiner: Refiner) -> list[dict[str, Any]
     twin = FirstOrderRefiner(setup.models, refiner.config, _ITERATIONS, len(few))
     records = []
     for name, one, problem in (("solver", refiner, everyone), ("L-BFGS", twin, few)):
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         result = one.refine(problem)
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
         value = result.objective[: len(few)]
         records.append(
             {"kind": name, "people": len(problem), "people_per_second": len(problem) / seconds}
+            | {"cpu_ms_per_person": 1000 * cpu / len(problem)}
             | {"objective_before": distribution(value[:, 0]), "objective": distribution(value[:, 1])}
         )
     return records
@@ -220,12 +236,14 @@ def text(records: list[dict[str, Any]]) -> list[str]:
     lines = table((*heads, "worse MPJPE"), rows)
     both = [r for r in records if "objective" in r]
     ends = [
-        (r["kind"], r["people"], f"{r['people_per_second']:.1f}")
+        (r["kind"], r["people"], f"{r['people_per_second']:.1f}", f"{r['cpu_ms_per_person']:.2f}")
         + tuple(f"{r[k][q]:.4f}" for k in ("objective_before", "objective") for q in ("mean", "p95"))
         for r in both
     ]
-    heads = ["solver", "people", "people/s", "start", "start p95", "end", "end p95"]
+    heads = ["solver", "people", "people/s", "CPU ms", "start", "start p95", "end", "end p95"]
     return [*lines, "", *table(heads, ends)]
 
 
-STUDY = Study("labels refined against 2D keypoints: errors before and after", 512, ("male",), run, text)
+STUDY = Study(
+    "labels refined against 2D keypoints: errors before and after", 512, ("male",), run, text, draws=True
+)

@@ -1,0 +1,1 @@
+"""A person as an OpenSim model; its motion, clinical angles and page."""

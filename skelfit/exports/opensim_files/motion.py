@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from skelfit.bodies.angle_continuity import make_continuous
 from skelfit.bodies.dofs import DOF_NAMES, ROOT_DOFS, SKEL_JOINT_NAMES
+from skelfit.errors import OutputError
 from skelfit.exports.exported_bodies import (
     GROUND_AXES,
     Array,
@@ -55,12 +56,11 @@ class OpenSimMotion:
     clinical: Array | None = None  # (T,27) rad of CLINICAL_NAMES; None: not known
 
 
-def make_motion(name: str, people: Sequence[Person], bodies: ExportedBodies) -> OpenSimMotion:
-    """The motion of people who are the frames of one sequence, or of people who are no frames."""
+def make_motion(name: str, people: Sequence[Person], bodies: ExportedBodies, rate: float) -> OpenSimMotion:
+    """The motion of people who are the frames of one sequence, or of people who are no frames; rate in Hz."""
     coordinates, meta = coordinates_of(people[0]), people[0].meta
     in_time = meta["sequence"] is not None
     frames = [int(p.meta["frame"]) for p in people] if in_time else list(range(len(people)))
-    rate = float(meta["frame_rate"] or 1 / TIME_STEP)
     points = bodies.points(people, tuple(MARKERS.values()))
     angles = np.array([person.fields["skel_poses"] for person in people], np.float64)
     ground = GROUND_AXES[coordinates]
@@ -79,6 +79,22 @@ def make_motion(name: str, people: Sequence[Person], bodies: ExportedBodies) -> 
         marker_names=MARKER_NAMES,
         coordinates=coordinates,
     )
+
+
+def frame_rate(person: Person, given: float | None) -> float:
+    """Hz of the sequence of a person: of its labels, or else as given, or else as the fit assumed.
+
+    People who are no frames stand TIME_STEP apart. Raises OutputError if the labels have another rate than is given.
+    """
+    meta = person.meta
+    if meta["sequence"] is None:
+        return 1 / TIME_STEP
+    if given is not None and meta["frame_rate"] not in (None, given):
+        raise OutputError(
+            f"{meta['label_file']}, sequence {meta['sequence']}: expected no --frame-rate, "
+            f"because the labels have {meta['frame_rate']:g} Hz, found {given:g} Hz"
+        )
+    return float(meta["frame_rate"] or given or meta["fitted_rate"] or 1 / TIME_STEP)
 
 
 def _markers(points: PosedPoints) -> Array:

@@ -101,9 +101,7 @@ class TrackReader(LabelReader):
     def _people(self, arrays: LabelArrays) -> dict[str, Person]:
         try:
             return self.spec.find(arrays.tree)
-        except (
-            Exception
-        ):  # a file of another layout, or a damaged one, may hold anything where people should be
+        except Exception:  # a file of another layout may hold anything where people should be
             return {}
 
     def _view(
@@ -153,7 +151,8 @@ class TrackReader(LabelReader):
             keys["transl"] = part.first_key(*view.trans) or view.trans[0]
             transl = part.numbers(keys["transl"], (3,), (1, 3), dtype=np.float64).reshape(n, 3)
         if view.scale:
-            transl = transl / part.number(view.scale)
+            with np.errstate(divide="ignore", invalid="ignore"):  # which makes bad rows
+                transl = transl / part.number(view.scale)
         pose, transl = _placed(part, view, pose, transl, numbers, faults)
         if view.turned:
             keys.setdefault("transl", "shift")

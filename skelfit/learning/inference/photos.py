@@ -19,10 +19,10 @@ from skelfit.learning.inference.detector import DetectorError
 from skelfit.learning.inference.given_images import GivenImage
 from skelfit.learning.inference.intrinsics import CameraSource, SourcedCamera
 from skelfit.learning.inference.person_boxes import FindBoxes, PersonBox
+from skelfit.learning.inference.person_tracks import Tracker
 from skelfit.learning.inference.photo_results import OK, BoxResult, PhotoResult
 from skelfit.learning.inference.predictor import CropInput, PredictedPeople, Predictor
 from skelfit.learning.inference.step_times import StepTimes
-from skelfit.learning.inference.tracks import Tracker
 from skelfit.learning.inference.upright_image import UprightImage, open_upright, upright_frame
 
 _AHEAD, _WAITING, _THREADS = 8, 16, 4  # images that are read ahead, and that wait for a batch

@@ -13,7 +13,7 @@ import numpy as np
 from skelfit.config.fit_settings import RootMode
 from skelfit.images.image_bytes import IDENTITY, check_image
 from skelfit.shards.label_vector import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, FloatArray, unpack
-from skelfit.shards.row_status import PUBLISHED
+from skelfit.shards.row_status import NO_PERSON, PAIRED_MEASURES, PUBLISHED, REFINEMENTS
 from skelfit.shards.shard_schema import ShardRow
 from skelfit.verification.integrity.damage import Kind
 
@@ -24,6 +24,8 @@ GENDERS = ("neutral", "male", "female")
 _NAMED = ("key", "subset", "label_file", "row", "imgname", "smpl_gender", "skel_gender", "status", "layout")
 _META_KEYS = frozenset((*META, *_NAMED, "keypoints3d"))
 _ROW_KEYS = frozenset(field.name for field in fields(ShardRow))
+_REFINEMENT = "refinement"  # the key of the rows of refined shards
+_REFINEMENT_KEYS = ("status", "reason", "seen", "before", "after", "moved_mm", "shift")
 # Keys that are in both the metadata of a sample and its row.
 _SHARED = (
     "key row skel_gender target_gender root status sequence frame frame_rate fitted_rate subject".split()
@@ -142,6 +144,8 @@ def pair_faults(row: Mapping[str, Any], meta: Mapping[str, Any], label: FloatArr
     for name in _SHARED:
         if meta[name] != row[name]:
             yield "sample", f"{name}: {row[name]!r} in its row, {meta[name]!r} in meta.json"
+    if meta.get("refinement") != row.get("refinement"):
+        yield "sample", "refinement: that of its row is not that in meta.json"
     if row["image"] not in (None, meta["image"]):
         yield "sample", f"image: {row['image']!r} in its row, {meta['image']!r} in meta.json"
     for name, stored in zip(("pve_mm", "max_vertex_mm"), unpack(label)["errors"].tolist(), strict=True):
@@ -149,11 +153,16 @@ def pair_faults(row: Mapping[str, Any], meta: Mapping[str, Any], label: FloatArr
             yield "sample", f"{name}: {row[name]:.4f} in its row, {stored:.4f} in label.npy"
 
 
-def row_fault(row: Any) -> str:
-    """What is wrong with the keys and types of a row; '' for nothing."""
+def row_fault(row: Any, refined: bool | None = None) -> str:
+    """What is wrong with the keys and types of a row; '' for nothing.
+
+    refined: whether it is of a refined shard; None: that is not known.
+    """
     if not isinstance(row, dict):
         return f"expected a JSON object, found {type(row).__name__}"
-    if wrong := sorted(_ROW_KEYS ^ row.keys()):
+    if refined is None:
+        refined = _REFINEMENT in row
+    if wrong := sorted((_ROW_KEYS if refined else _ROW_KEYS - {_REFINEMENT}) ^ row.keys()):
         return f"expected the keys of a row, found {'no' if wrong[0] in _ROW_KEYS else 'also'} {wrong[0]!r}"
     for names, kinds in (
         (("key", "status", "reason", "digest"), (str,)),
@@ -171,4 +180,24 @@ def row_fault(row: Any) -> str:
     lengths = (*row["stage_pve_mm"].values(), *row["betas_mm"].values())
     if not all(value is None or isinstance(value, (int, float)) for value in lengths):
         return "stage_pve_mm, betas_mm: expected numbers"
+    return _refinement_fault(row) if refined else ""
+
+
+def _refinement_fault(row: Mapping[str, Any]) -> str:
+    """What is wrong with what a row of a refined shard says of its refinement."""
+    one = row[_REFINEMENT]
+    if not isinstance(one, dict) or tuple(one) != _REFINEMENT_KEYS or one["status"] not in REFINEMENTS:
+        return f"{_REFINEMENT}: expected {', '.join(_REFINEMENT_KEYS)}, with a status that there is"
+    if (one["status"] == NO_PERSON) != (row["status"] not in PUBLISHED):
+        return f"{_REFINEMENT}: {one['status']} of a row that is {row['status']}"
+    measures = [one[when] for when in ("before", "after")]
+    if one["status"] == NO_PERSON:
+        return "" if measures == [None, None] else f"{_REFINEMENT}: measures of a row without a person"
+    if not all(
+        isinstance(part, dict)
+        and tuple(part) == PAIRED_MEASURES
+        and all(value is None or isinstance(value, (int, float)) for value in part.values())
+        for part in measures
+    ):
+        return f"{_REFINEMENT}: expected {', '.join(PAIRED_MEASURES)} before and after"
     return ""

@@ -152,8 +152,9 @@ def _read_rows(log: _DamageLog, marker: ShardMarker | None) -> tuple[dict[str, R
     rows: dict[str, Row] = {}
     file = _label_file(content)
     number = marker.start if marker is not None else None
+    refined = None if marker is None else "refined" in marker.identity
     for line in content.splitlines(keepends=True):
-        row, fault = _read_row(line)
+        row, fault = _read_row(line, refined)
         key_number = -1 if row is None else _number(row["key"], f"{log.subset}-{file}-")
         if number is None:  # without a marker, the shard begins with its first row
             number = max(key_number, 0)
@@ -192,10 +193,10 @@ def _label_file(content: bytes) -> int:
     return int(indices.most_common(1)[0][0]) if indices else 0
 
 
-def _read_row(line: bytes) -> tuple[Row | None, str]:
+def _read_row(line: bytes, refined: bool | None) -> tuple[Row | None, str]:
     try:
         row = json.loads(line)
-        if fault := row_fault(row):
+        if fault := row_fault(row, refined):
             return None, fault
         if (json.dumps(row, allow_nan=False) + "\n").encode() != line:
             return None, "not written as skelfit writes it"

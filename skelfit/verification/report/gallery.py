@@ -8,6 +8,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class PersonPhoto:
     jpeg: bytes
     size: tuple[int, int]
     joints: Array  # (24,2) of the fitted skeleton
+    before: Array | None  # (24,2) of the one in other shards; None where there is none, or it is the same
     keypoints: Array  # (K,2) of the label, those with a confidence above 0
 
 
@@ -136,12 +138,19 @@ class PersonDrawer:
             self._skel[gender] = SkelModel(asset), thin_bones(asset)
         return self._skel[gender]
 
-    def draw(self, key: str, sample: StoredPerson) -> PersonDrawing:
-        """The meshes of a person, and the photo where there is one. Raises ModelError."""
+    def draw(self, key: str, sample: StoredPerson, before: StoredPerson | None = None) -> PersonDrawing:
+        """The meshes of a person, and the photo where there is one; `before`: the same person in other shards.
+
+        Raises ModelError.
+        """
         figure = PosableFigure(self, sample)
         posed = figure.pose(figure.stored)
         thin = self.skel(figure.gender)[1]
-        photo = crop_photo(sample, posed.joints_m)
+        other = None
+        if before is not None:
+            old = PosableFigure(self, before)
+            other = old.pose(old.stored).joints_m
+        photo = crop_photo(sample, posed.joints_m, other)
         return PersonDrawing(key, figure.gender, figure.target, posed.skin, posed.bones[thin.vertices], photo)
 
     @torch.no_grad()
@@ -199,8 +208,8 @@ class PosableFigure:
         return PosedMeshes(self._in_view(skin), self._in_view(bones), posed.joints.double().numpy())
 
 
-def crop_photo(sample: StoredPerson, joints_m: Array) -> PersonPhoto | None:
-    """The photo cropped to the person, with projected joints (24,3) m; None without image or camera."""
+def crop_photo(sample: StoredPerson, joints_m: Array, before_m: Array | None = None) -> PersonPhoto | None:
+    """The photo cropped to the person, with projected joints (24,3) m, and those before; None without image or camera."""
     meta = sample.meta
     if (
         sample.image is None
@@ -214,15 +223,21 @@ def crop_photo(sample: StoredPerson, joints_m: Array) -> PersonPhoto | None:
             picture = to_rgb(image)
     except Exception:  # a decoder may raise anything on damaged bytes
         return None
-    projected = joints_m @ sample.fields["cam_int"].astype(np.float64).T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pixels = projected[:, :2] / projected[:, 2:]
+    camera, affine = (np.asarray(x, np.float64) for x in (sample.fields["cam_int"], meta["affine"]))
+
+    def in_picture(pixels: Array) -> Array:
+        moved: Array = pixels @ affine[:, :2].T + affine[:, 2]
+        return moved
+
     given = sample.fields["gtkps"].astype(np.float64)
-    affine = np.array(meta["affine"], np.float64)
-    joints, keypoints = (p @ affine[:, :2].T + affine[:, 2] for p in (pixels, given[given[:, 2] > 0, :2]))
+    keypoints = in_picture(given[given[:, 2] > 0, :2])
+    joints = in_picture(_pixels(joints_m, camera))
+    before = None if before_m is None else in_picture(_pixels(before_m, camera))
     if not np.isfinite(joints).all():
         return None
-    box = _crop_box(joints, picture.size)
+    if before is not None and not np.isfinite(before).all():
+        before = None
+    box = _crop_box(joints if before is None else np.concatenate((joints, before)), picture.size)
     if box is None:
         return None
     scale = min(PHOTO_SIDE / max(box[2] - box[0], box[3] - box[1]), 2.0)
@@ -230,7 +245,18 @@ def crop_photo(sample: StoredPerson, joints_m: Array) -> PersonPhoto | None:
     stream = io.BytesIO()
     picture.resize(size, Image.Resampling.LANCZOS, box).save(stream, "JPEG", quality=82)
     corner = np.array(box[:2])
-    return PersonPhoto(stream.getvalue(), size, (joints - corner) * scale, (keypoints - corner) * scale)
+    joints, keypoints = ((points - corner) * scale for points in (joints, keypoints))
+    if before is not None:
+        before = (before - corner) * scale
+    return PersonPhoto(stream.getvalue(), size, joints, before, keypoints)
+
+
+def _pixels(points: Array, camera: Array) -> Array:
+    """Pixels (K,2) of points (K,3) m by intrinsics (3,3); not finite in the plane of the camera."""
+    projected = points @ camera.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pixels: Array = projected[:, :2] / projected[:, 2:]
+    return pixels
 
 
 def _crop_box(joints: Array, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
@@ -242,9 +268,9 @@ def _crop_box(joints: Array, size: tuple[int, int]) -> tuple[float, float, float
     return (left, top, right, bottom) if right - left >= 8 and bottom - top >= 8 else None
 
 
-def skeleton_lines(photo: PersonPhoto) -> list[list[float]]:
-    """Lines of the skeleton in the photo: [x, y, x, y] px from each joint's parent to the joint."""
-    ends = [(photo.joints[parent], photo.joints[j]) for j, parent in enumerate(SKEL_PARENTS) if parent >= 0]
+def skeleton_lines(joints: Array) -> list[list[float]]:
+    """Lines of a skeleton of joints (24,2) px in a photo: [x, y, x, y] from each joint's parent to the joint."""
+    ends = [(joints[parent], joints[j]) for j, parent in enumerate(SKEL_PARENTS) if parent >= 0]
     return [[round(float(v), 1) for v in (*a, *b)] for a, b in ends]
 
 
@@ -254,9 +280,23 @@ def data_uri(jpeg: bytes) -> str:
 
 
 def draw_people(
-    wanted: Sequence[tuple[Location, str]], artist: PersonDrawer, skip: Callable[[str, str], object]
+    wanted: Sequence[tuple[Location, str]],
+    artist: PersonDrawer,
+    skip: Callable[[str, str], object],
+    before: Mapping[str, StoredPerson] = MappingProxyType({}),
 ) -> list[PersonDrawing]:
-    """The people with these tars and keys, in order. `skip` gets key and reason of people who cannot be drawn."""
+    """The people with these tars and keys, in order. `skip` gets key and reason of people who cannot be drawn.
+
+    before: the same people in other shards, by key.
+    """
+    samples = read_samples_of(wanted, skip)
+    return [artist.draw(key, samples[key], before.get(key)) for _, key in wanted if key in samples]
+
+
+def read_samples_of(
+    wanted: Sequence[tuple[Location, str]], skip: Callable[[str, str], object]
+) -> dict[str, StoredPerson]:
+    """The samples with these tars and keys, by key. `skip` gets key and reason of those that cannot be read."""
     keys: dict[Location, list[str]] = {}
     for tar, key in wanted:
         keys.setdefault(tar, []).append(key)
@@ -271,4 +311,4 @@ def draw_people(
         for key in keys_of_tar:
             if key not in samples:
                 skip(key, f"{tar}: no such sample")
-    return [artist.draw(key, samples[key]) for _, key in wanted if key in samples]
+    return samples

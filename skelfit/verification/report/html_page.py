@@ -16,6 +16,7 @@ from skelfit.shards.shard_files import ShardError
 from skelfit.storage.hashed_write import write_atomically
 from skelfit.storage.locations import Location
 from skelfit.verification.report.array_packing import UNIT_M, ArrayPack
+from skelfit.verification.report.before_and_after import figures_of, other_people
 from skelfit.verification.report.gallery import (
     PersonDrawer,
     PersonDrawing,
@@ -40,22 +41,34 @@ _SCRIPTS = ("charts.js", "scene.js", "gallery.js", "sections.js", "motions.js", 
 
 
 def write_html(
-    report: Mapping[str, Any], folders: Sequence[Location], models: ModelSet, path: Location
+    report: Mapping[str, Any],
+    folders: Sequence[Location],
+    models: ModelSet,
+    path: Location,
+    against: Location | None = None,
 ) -> None:
-    """Write the page of a report on shards in `folders`. Raises ModelError, OutputError."""
-    text = make_page(report, folders, models)
+    """Write the page of a report on shards in `folders`, beside those in `against`. Raises ModelError, OutputError."""
+    text = make_page(report, folders, models, against)
     write_atomically(path, lambda stream: stream.write(text.encode()))
 
 
-def make_page(report: Mapping[str, Any], folders: Sequence[Location], models: ModelSet) -> str:
-    """The page of a report on shards in `folders`. It names people who cannot be drawn. Raises ModelError."""
+def make_page(
+    report: Mapping[str, Any], folders: Sequence[Location], models: ModelSet, against: Location | None = None
+) -> str:
+    """The page of a report on shards in `folders`. It names people who cannot be drawn. Raises ModelError.
+
+    against: other shards; people who are other there are drawn and measured as they are there, too.
+    """
     pack, artist, skipped = ArrayPack(), PersonDrawer(models), list[dict[str, str]]()
     measured = {person["key"]: person for person in worst_in_turn(report.get("worst", ()), SHOWN)}
+    before = other_people(measured.values(), folders, against)
     drawn = draw_people(
         [(_tar(folders, person["shard"]), key) for key, person in measured.items()],
         artist,
         lambda key, reason: skipped.append({"key": key, "reason": reason}),
+        before,
     )
+    figures = figures_of(before, models)
     motions = [*_motions(report, folders, pack, skipped)]
     body, faces = artist.standing()
     people = {
@@ -63,7 +76,7 @@ def make_page(report: Mapping[str, Any], folders: Sequence[Location], models: Mo
         "topologies": {"skin": pack.add(faces)}
         | {gender: pack.add(artist.skel(gender)[1].faces) for gender in sorted({d.gender for d in drawn})},
         "body": pack.add_points(body),
-        "people": [_person(d, measured[d.key], pack) for d in drawn],
+        "people": [_person(d, measured[d.key], figures.get(d.key), pack) for d in drawn],
         "motions": motions,
         "motion_dofs": DOFS,
         "motion_units_deg": {"angles": ANGLE_UNIT_DEG, "turns": TURN_UNIT_DEG},
@@ -129,10 +142,13 @@ def _tar(folders: Sequence[Location], shard: str) -> Location:
     return next((path for path in paths if path.exists()), paths[0])
 
 
-def _person(drawn: PersonDrawing, measured: Mapping[str, Any], pack: ArrayPack) -> dict[str, Any]:
+def _person(
+    drawn: PersonDrawing, measured: Mapping[str, Any], before: Mapping[str, Any] | None, pack: ArrayPack
+) -> dict[str, Any]:
     """A person for the page's script; the meshes go into `pack`."""
     return {
         **{name: measured[name] for name in ("key", "shard", "metrics", "worst_by")},
+        "before": before,
         "topology": drawn.gender,
         "target": None if drawn.target is None else pack.add_points(drawn.target),
         "skin": pack.add_points(drawn.skin, drawn.target),
@@ -145,6 +161,7 @@ def _photo(photo: PersonPhoto) -> dict[str, Any]:
     return {
         "source": data_uri(photo.jpeg),
         "size": photo.size,
-        "lines": skeleton_lines(photo),
+        "lines": skeleton_lines(photo.joints),
+        "before": None if photo.before is None else skeleton_lines(photo.before),
         "keypoints": np.round(photo.keypoints, 1).tolist(),
     }

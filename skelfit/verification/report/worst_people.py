@@ -10,6 +10,7 @@ import numpy as np
 
 from skelfit.bodies.dofs import DOF_NAMES
 from skelfit.shards.label_vector import FIELDS
+from skelfit.shards.row_status import REFINED
 from skelfit.verification.measures.anatomy import KNEES_ELBOWS
 from skelfit.verification.measures.person_measures import PersonMetrics
 from skelfit.verification.measures.posed_bodies import Array
@@ -23,6 +24,7 @@ def criteria(m: PersonMetrics) -> dict[str, Array]:
     """Values (N,) by criterion, larger is worse; rounded, so that float64 rounding changes no order. NaN: not known."""
     bones = np.full(len(m.people), np.nan)
     bones[m.bones.rows] = m.bones.depth_mm
+    refinements = [meta.get("refinement") or {} for meta in m.people.metas]
     measures = {
         "pve_mm": m.accuracy.pve_mm,
         "max_vertex_mm": m.accuracy.max_vertex_mm,
@@ -31,11 +33,21 @@ def criteria(m: PersonMetrics) -> dict[str, Array]:
         "label_px_share": m.reprojection.share[:, 0],
         "bone_depth_mm": bones,
         "sides_exchanged": np.where(m.anatomy.swapped, m.accuracy.pve_mm, np.nan),
+        "refined_moved_mm": np.array([one.get("moved_mm") for one in refinements], float),
+        "refined_gain": np.array([_gain(one) for one in refinements]),
     }
     return {name: np.round(values, 6) for name, values in measures.items()}
 
 
-# Smallest value by criterion with which a person counts as one of the worst; mm, degrees, or a share of the box side.
+def _gain(refinement: Mapping[str, Any]) -> float:
+    """By how many shoulder-hip lengths a refinement brought the keypoints nearer; NaN where there was none."""
+    if refinement.get("status") != REFINED:
+        return float("nan")
+    return float(refinement["before"]["reprojection"] - refinement["after"]["reprojection"])
+
+
+# Smallest value by criterion with which a person counts as one of the worst; mm, degrees, a share of the box side, or
+# shoulder-hip lengths. The last two are of refined shards: who moved most, and whom it brought nearest.
 LEAST: Mapping[str, float] = {
     "pve_mm": 1.0,
     "max_vertex_mm": 5.0,
@@ -44,6 +56,8 @@ LEAST: Mapping[str, float] = {
     "label_px_share": 0.005,
     "bone_depth_mm": 1.0,
     "sides_exchanged": 0.0,
+    "refined_moved_mm": 0.0,
+    "refined_gain": 0.0,
 }
 CRITERIA = tuple(LEAST)
 
@@ -123,6 +137,7 @@ def person_to_json(m: PersonMetrics, i: int) -> dict[str, Any]:
         },
         "sides_exchanged": bool(m.anatomy.swapped[i]),
         "keypoints_exchanged": bool(r.swapped[i]),
+        "refinement": m.people.metas[i].get("refinement"),
         **from_bones,
     }
 

@@ -94,9 +94,10 @@ class Gallery {
     const [width, height] = photo.size, dot = Math.max(width, height) / 110;
     const line = ([a, b, c, d], kind) => `<line class="${kind}" x1="${a}" y1="${b}" x2="${c}" y2="${d}" stroke-width="${dot * (kind === "under" ? 1.9 : 1.0)}"/>`;
     const bones = ["under", "over"].map((kind) => photo.lines.map((l) => line(l, kind)).join("")).join("");
+    const before = (photo.before || []).map((l) => line(l, "before")).join("");
     const given = photo.keypoints.map(([x, y]) => `<circle cx="${x}" cy="${y}" r="${dot}" stroke-width="${dot / 3}"/>`).join("");
-    return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="photo with the skeleton"><image href="${photo.source}" width="${width}" height="${height}"/>${given}${bones}</svg>` +
-      legend([["fitted", "fitted skeleton"], ["given", "keypoints of the label"]]);
+    return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="photo with the skeleton"><image href="${photo.source}" width="${width}" height="${height}"/>${given}${before}${bones}</svg>` +
+      legend([["fitted", before ? "skeleton of these shards" : "fitted skeleton"], ...(before ? [["before", "skeleton of the others (--against)"]] : []), ["given", "keypoints of the label"]]);
   }
 
   paint() {

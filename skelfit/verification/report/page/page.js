@@ -27,6 +27,8 @@ const CRITERIA = {
   violation_deg: ["beyond limits", (m) => degrees(m.violation_deg)], fit_adds_px_share: ["fit in the image", (m) => `${fixed(1)(m.skel_px)} px`],
   label_px_share: ["label in the image", (m) => `${fixed(1)(m.smpl_px)} px`], bone_depth_mm: ["bones outside", (m) => `${fixed(1)(m.bone_depth_mm)} mm`],
   sides_exchanged: ["sides exchanged", () => "left, right"],
+  refined_moved_mm: ["moved from the label", (m) => `${fixed(0)(m.refinement.moved_mm)} mm`],
+  refined_gain: ["refined", (m) => `${fixed(1)(m.refinement.before.px)} to ${fixed(1)(m.refinement.after.px)} px`],
 };
 
 function describe(person) {
@@ -42,6 +44,17 @@ function describe(person) {
     ["shard", person.shard],
   ];
   if (known(m.bone_depth_mm)) person.facts.splice(-1, 0, ["bones outside", `${percent(m.bone_share)}, ${mm(m.bone_depth_mm)} mm`]);
+  if (m.refinement) {
+    const { status, reason } = m.refinement;
+    person.facts.unshift(["refinement", words(status) + (reason ? `: ${reason}` : "")]);
+  }
+  if (person.before) {
+    const b = person.before, both = (name, write, unit) => `${write(b[name])}, ${write(m[name])}${unit}`;
+    person.facts.splice(1, 0,
+      ["keypoints of the fit: before, after", both("skel_px", fixed(1), " px")],
+      ["beyond a limit: before, after", both("violation_deg", degrees, "")],
+      ["PVE: before, after", both("pve_mm", mm, " mm")]);
+  }
   if (m.sides_exchanged) person.facts.unshift(["left and right", "exchanged in the fit"]);
   if (m.keypoints_exchanged) person.facts.unshift(["left and right", "exchanged in the keypoints"]);
 }

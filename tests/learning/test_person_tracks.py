@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skelfit.learning.inference.person_tracks import Tracker, overlaps
 from skelfit.learning.inference.photo_results import OK, BoxResult, Moment, PhotoFile, PhotoResult
-from skelfit.learning.inference.tracks import Tracker, overlaps
 
 
 def frame(number: int, *boxes: tuple[float, ...], sequence: str = "clip", status: str = OK) -> PhotoResult:

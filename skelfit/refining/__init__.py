@@ -1,0 +1,1 @@
+"""`skelfit refine`: finished shards, refined against the keypoints of their pictures."""

@@ -1,0 +1,292 @@
+"""`skelfit refine`: what becomes of each row, the same bytes however it is done, and what the shards say of it."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import programs
+import pytest
+import torch
+from job_fakes import hashes
+from refine_fakes import (
+    BEHIND_ROW,
+    HOSTILE,
+    NAN_ROW,
+    NEAR_ROW,
+    PEOPLE,
+    SWAPPED_ROW,
+    THREE_ROW,
+    UNSEEN_ROW,
+    StandInRefiner,
+    make_source,
+    planned,
+    refine,
+)
+
+import skelfit
+from skelfit.bodies.model_set import ModelSet
+from skelfit.config.identity import mapping_hash
+from skelfit.config.refine_job import AcceptConfig
+from skelfit.conversion.rank import Rank
+from skelfit.conversion.stopwatch import Stopwatch
+from skelfit.errors import ArgumentError, ConfigError, OutputError
+from skelfit.refining.acceptance import RefinementMeasures, judge_refinements
+from skelfit.refining.refine_run import source_identity
+from skelfit.refining.shard_refinement import RefinementStages
+from skelfit.refining.source_shard import read_source
+from skelfit.shards.finished_run import open_run
+from skelfit.shards.label_vector import FIELDS, unpack
+from skelfit.shards.row_status import REFINEMENTS
+from skelfit.shards.shard_files import ShardError, list_shards
+from skelfit.shards.shard_reader import read_json, read_marker, read_members, read_rows
+
+_NEW = ("skel_poses", "skel_betas", "skel_trans", "errors", "keypoints3d")
+
+
+@pytest.fixture(scope="module")
+def source(models: ModelSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_source(tmp_path_factory.mktemp("source") / "run", models)
+
+
+@pytest.fixture(scope="module")
+def refined(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards of the real refiner."""
+    out = tmp_path_factory.mktemp("refined") / "out"
+    skelfit.refine_shards(source, out, workers=0)
+    return out
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [row for files in list_shards(folder, "seen") for row in read_rows(files.sidecar)]
+
+
+def samples_of(folder: Path) -> dict[str, dict[str, bytes]]:
+    return {key: members for files in list_shards(folder, "seen") for key, members in read_members(files.tar)}
+
+
+def test_every_row_has_a_refinement_or_the_reason_why_not(source: Path, refined: Path) -> None:
+    rows, old = rows_of(refined), rows_of(source)
+    assert [row["key"] for row in rows] == [row["key"] for row in old] and len(rows) == PEOPLE
+    status = {row["row"]: row["refinement"]["status"] for row in rows}
+    assert {row: status[row] for row in HOSTILE} == {
+        NAN_ROW: "no_person",
+        UNSEEN_ROW: "few_keypoints",
+        BEHIND_ROW: "behind_camera",
+        THREE_ROW: "few_keypoints",
+        SWAPPED_ROW: "swapped",
+        NEAR_ROW: "not_closer",
+    }
+    assert [rows[row]["refinement"]["seen"] for row in (UNSEEN_ROW, THREE_ROW, SWAPPED_ROW)] == [0, 3, 42]
+    others = [status[row] for row in range(PEOPLE) if row not in HOSTILE]
+    assert others.count("refined") >= 5
+    summary = read_json(refined / "summary.json")
+    assert sum(summary["refinement"]["statuses"].values()) == PEOPLE == summary["rows_in"]
+    before = read_json(source / "summary.json")
+    for key in ("rows_in", "rows_out", "statuses", "rejected", "filters", "origins", "subset", "shards"):
+        assert summary[key] == before[key], key
+
+
+def test_refined_people_are_nearer_to_their_keypoints(refined: Path) -> None:
+    for row in rows_of(refined):
+        one = row["refinement"]
+        if one["status"] == "refined":
+            before, after = one["before"], one["after"]
+            assert after["px"] < 0.5 * before["px"] and after["reprojection"] < before["reprojection"]
+            assert after["limit_deg"] <= before["limit_deg"]
+            assert after["max_abs_beta"] <= max(2.0, before["max_abs_beta"])
+            assert 0 < one["moved_mm"] < 250 and one["reason"] == ""
+        elif one["before"] is not None:
+            assert one["before"] == one["after"] and one["moved_mm"] is None
+
+
+def test_a_row_that_is_not_refined_keeps_its_bytes(source: Path, refined: Path) -> None:
+    old, new = samples_of(source), samples_of(refined)
+    assert old.keys() == new.keys()
+    old_rows = {row["key"]: row for row in rows_of(source)}
+    for row in rows_of(refined):
+        if row["key"] not in new:
+            continue
+        was, now = old[row["key"]], new[row["key"]]
+        meta = json.loads(now["meta.json"])
+        assert meta.pop("refinement") == row["refinement"]
+        assert meta == json.loads(was["meta.json"])
+        assert now.get("jpg") == was.get("jpg")
+        if row["refinement"]["status"] != "refined":
+            assert now["label.npy"] == was["label.npy"]
+            same = {key: value for key, value in row.items() if key not in ("refinement", "digest")}
+            assert same == {key: value for key, value in old_rows[row["key"]].items() if key != "digest"}
+        else:
+            parts = [unpack(np.frombuffer(m["label.npy"][128:], "<f4")) for m in (was, now)]
+            changed = {f.name for f in FIELDS if not np.array_equal(parts[0][f.name], parts[1][f.name])}
+            assert {"skel_poses", "errors"} <= changed <= set(_NEW)
+
+
+def test_the_source_is_named_by_its_identity_and_stays(source: Path, refined: Path, tmp_path: Path) -> None:
+    was = hashes(source)
+    identity = open_run(refined).identity
+    assert identity["refined"]["accept"]["max_abs_beta"] == 2.0
+    found = source_identity(identity)
+    assert found is not None and mapping_hash(found) == read_json(source / "summary.json")["identity_sha256"]
+    refine(source, tmp_path / "out", stand_in=True)
+    assert hashes(source) == was
+
+
+def test_verify_finds_nothing_wrong_and_sees_both(source: Path, refined: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    report = skelfit.verify(refined, against=source, html=page, workers=0).report
+    assert report["verdict"] == "good", report["integrity"]["damage"]
+    worst = {name: p for p in report["worst"] for name in p["worst_by"]}
+    gained = worst["refined_gain"]["metrics"]["refinement"]
+    assert gained["status"] == "refined" and "refined_moved_mm" in worst
+    table = next(t for t in report["comparison"] if t["title"] == "2D keypoints")
+    fit = next(row for row in table["rows"] if row["name"] == "SKEL fit")
+    assert fit["this"][0] < fit["against"][0]
+    text = page.read_text()
+    people = json.loads(text.split('id="people">', 1)[1].split("</script>", 1)[0])["people"]
+    shown = [p for p in people if p["before"] is not None]
+    assert {p["metrics"]["refinement"]["status"] for p in shown} == {"refined"}
+    assert all(p["photo"]["before"] != p["photo"]["lines"] for p in shown if p["photo"])
+    assert any(p["photo"] for p in shown)
+    assert all(p["before"]["skel_px"] > p["metrics"]["skel_px"] for p in shown)
+
+
+def test_a_changed_refinement_is_found(refined: Path, tmp_path: Path) -> None:
+    from shutil import copytree
+
+    copy = Path(copytree(refined, tmp_path / "copy"))
+    files = list_shards(copy, "seen")[1]
+    text = files.sidecar.read_text()
+    files.sidecar.write_text(text.replace('"status": "swapped"', '"status": "mirrored"', 1))
+    damage = skelfit.verify(copy, sample=0, workers=0).report["integrity"]["damage"]
+    assert any("with a status that there is" in one["message"] for one in damage)
+
+
+@pytest.mark.parametrize("how", [{"fit_batch": 100}, {"fit_batch": 1}])
+def test_the_bytes_do_not_depend_on_the_batch(
+    source: Path, refined: Path, tmp_path: Path, how: dict[str, int]
+) -> None:
+    assert refine(source, tmp_path / "out", **how) == hashes(refined)
+
+
+def test_ranks_make_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    expected = refine(source, tmp_path / "one", stand_in=True)
+    for number in (1, 0):
+        found = refine(source, tmp_path / "two", stand_in=True, rank=Rank(number, 2))
+    assert found == expected
+    kept = read_json(tmp_path / "one" / "summary.json")["refinement"]["statuses"]
+    assert kept["refined"] and kept["unchanged"]  # both are in the shards, so that the test sees both
+
+
+def test_workers_and_the_command_make_the_same_bytes(source: Path, refined: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, said, errors = programs.run(
+        "-m", "skelfit", "refine", source, "--out", out, "--workers", "2", "--quiet"
+    )
+    assert code == 0, errors
+    assert hashes(out) == hashes(refined)
+    assert said.startswith(f"seen: {PEOPLE} rows, {PEOPLE - 1} people,")
+    code, said, _ = programs.run("-m", "skelfit", "status", out, "--json")
+    assert code == 0 and json.loads(said)["state"] == "finished"
+    code, said, errors = programs.run("-m", "skelfit", "refine", source, "--out", out, "--workers", "0")
+    assert code == 0 and "3 shards are finished already" in said, errors
+
+
+def test_only_what_is_missing_is_made_again(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    expected = refine(source, out, stand_in=True)
+    list_shards(out, "seen")[1].marker.unlink()
+    files = list_shards(out, "seen")[2]
+    before = files.tar.stat().st_mtime_ns
+    assert refine(source, out, stand_in=True) == expected
+    assert files.tar.stat().st_mtime_ns == before
+
+
+def test_shards_of_other_settings_are_not_mixed(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    refine(source, out, stand_in=True)
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("accept: {max_moved_mm: 100}\n")
+    with pytest.raises(OutputError, match=r"refined.accept.max_moved_mm: 250 against 100"):
+        skelfit.refine_shards(source, out, settings=settings, workers=0)
+
+
+def test_what_cannot_be_refined_is_refused(source: Path, refined: Path, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="not refined yet"):
+        skelfit.refine_shards(refined, tmp_path / "twice", workers=0)
+    with pytest.raises(ArgumentError, match="another folder"):
+        skelfit.refine_shards(source, source, workers=0)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("accept: {max_beta: 3}\n")
+    with pytest.raises(ConfigError, match="max_beta"):
+        skelfit.refine_shards(source, tmp_path / "out", settings=wrong, workers=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_damage_of_the_source_ends_the_shard_alone(source: Path, tmp_path: Path) -> None:
+    from shutil import copytree
+
+    from skelfit.api.run_shards import ShardsFailedError
+
+    copy = Path(copytree(source, tmp_path / "copy"))
+    tar = list_shards(copy, "seen")[1].tar
+    content = bytearray(tar.read_bytes())
+    content[600] ^= 1
+    tar.write_bytes(content)
+    with pytest.raises(ShardsFailedError, match="1 of 3 shards failed"):
+        refine(copy, tmp_path / "out", stand_in=True)
+    assert [f.marker.exists() for f in list_shards(tmp_path / "out", "seen")] == [True, True]
+
+
+def test_numbers_that_no_label_has_are_statuses(source: Path, tmp_path: Path) -> None:
+    """NaN keypoints, and cameras that are not there: what readers keep out, shards of others may hold."""
+    task = planned(source, tmp_path / "out").tasks[2]
+    shard = read_source(task)
+    labels, metas = shard.labels.copy(), [dict(meta) for meta in shard.metas]
+    parts = unpack(labels)
+    parts["gtkps"][0, 5, 0] = np.nan
+    parts["gtkps"][1, 5] = (np.nan, np.nan, 0.0)  # not seen: it does not count
+    metas[2] |= {"camera": False}
+    metas[3] |= {"smpl": False}
+    (done,) = RefinementStages().fit([replace(shard, labels=labels, metas=tuple(metas))], Stopwatch())
+    assert [one.status for one in done.refinements] == ["not_finite", "refined", "no_camera", "no_smpl"]
+    for i in (0, 2, 3):
+        assert done.labels[i].tobytes() == labels[i].tobytes()
+    parts["gtkps"][0, 5, 0] = 100
+    (other,) = RefinementStages().fit([replace(shard, labels=labels)], Stopwatch())
+    assert other.labels[1].tobytes() == done.labels[1].tobytes()  # the others change nothing
+
+
+def test_each_rule_refuses_by_itself() -> None:
+    good = {
+        "reprojection": [0.2, 0.1], "px": [20, 10], "limit_deg": [3, 3], "max_abs_beta": [2.5, 2.5],
+        "moved_mm": 50.0, "shift": 0.1,
+    }  # fmt: skip
+    bad = [
+        {},
+        {"reprojection": [0.1, 0.1]},
+        {"reprojection": [0.1, 0.099]},  # nearer, but by less than keypoints tell
+        {"limit_deg": [3, 3.01]},
+        {"max_abs_beta": [1, 2.01]},
+        {"max_abs_beta": [2.5, 2.51]},
+        {"max_abs_beta": [1, 1.99]},
+        {"moved_mm": 251.0},
+        {"shift": 0.26},
+        {"shift": np.nan},
+    ]
+    people = [good | one for one in bad]
+    columns = {name: np.array([p[name] for p in people], float) for name in good}
+    measures = RefinementMeasures(seen=np.full(len(people), 20), **columns)
+    found = [r.status for r in judge_refinements(["refined"] * len(people), measures, AcceptConfig())]
+    far = "far_from_label"
+    assert found == [
+        "refined", "not_closer", "not_closer", "more_violation", "larger_betas", "larger_betas", "refined",
+        far, far, far,
+    ]  # fmt: skip
+    assert set(found) <= set(REFINEMENTS)
+    kept = judge_refinements(["swapped"] * len(people), measures, AcceptConfig())
+    assert {r.status for r in kept} == {"swapped"}

@@ -1,0 +1,43 @@
+"""The study of refinements: its figures agree with each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from skelfit.bodies.model_set import ModelSet
+from skelfit.config.pipeline import load_pipeline
+from skelfit.resources.catalog import PIPELINES
+from tools.studies import refine
+from tools.studies.setup import Setup
+
+
+@pytest.fixture(scope="module")
+def setup(models: ModelSet) -> Setup:
+    pipeline = load_pipeline(Path(PIPELINES.find("hmr-skel")))
+    return Setup(models, pipeline, "cpu", 12, ("male",), None, lambda text: None)
+
+
+def test_errors_fall_and_the_baseline_ends_higher(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SHAKES", (0.1, 0.2)), ("NOISES", (0.0, 2.0)), ("_ITERATIONS", 2), ("_COMPARED", 3)):
+        monkeypatch.setattr(refine, name, value)
+    records = refine.run(setup)
+    tables = [r for r in records if "shake_rad" in r]
+    assert [(r["kind"], r["shake_rad"], r["noise_px"]) for r in tables] == [
+        *(("anchor", shake, noise) for shake in (0.1, 0.2) for noise in (0.0, 2.0)),
+        *(("no anchor", shake, 2.0) for shake in (0.1, 0.2)),
+    ]
+    for r in tables:
+        assert sum(r["statuses"].values()) == r["people"] == 12
+        if r["kind"] == "anchor":
+            assert all(r["after"][k]["mean"] < r["before"][k]["mean"] for k in ("px", "mpjpe_mm", "pve_mm"))
+    # The more the labels are shaken, the further they are off; without noise, truths are met more nearly.
+    assert tables[2]["before"]["mpjpe_mm"]["mean"] > tables[0]["before"]["mpjpe_mm"]["mean"]
+    assert tables[0]["after"]["px"]["mean"] < tables[1]["after"]["px"]["mean"]
+    solver, baseline = records[-2:]
+    assert (solver["people"], baseline["people"]) == (12, 3)
+    assert solver["objective_before"] == baseline["objective_before"]
+    assert solver["objective"]["mean"] < baseline["objective"]["mean"] < baseline["objective_before"]["mean"]
+    lines = refine.text(records)
+    assert len(lines) == 1 + 6 + 1 + 1 + 2 and "L-BFGS" in lines[-1]
