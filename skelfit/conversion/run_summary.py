@@ -26,9 +26,7 @@ from skelfit.storage.hashed_write import write_json
 from skelfit.storage.locations import Location, location_of, side_by_side
 
 
-def write_summary(
-    run: ShardRun, tasks: Sequence[PlannedShard], this_time: Mapping[str, Any]
-) -> dict[str, Any]:
+def write_summary(run: ShardRun, tasks: Sequence[PlannedShard], this_time: Mapping[str, Any]) -> dict[str, Any]:
     """Write schema.json and, last, summary.json of a run with all shards finished; returns the summary.
 
     All but `this_time` (people_per_second and the time of each phase) comes from the sidecars, so a continued run

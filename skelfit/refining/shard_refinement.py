@@ -71,8 +71,7 @@ class RefinementStages:
         with stopwatch.phase("fit"):
             result = refiner.refine(problem) if len(problem) else None
             return [
-                _judged(shard, part, bodies)
-                for shard, part in zip(shards, _parts(shards, result), strict=True)
+                _judged(shard, part, bodies) for shard, part in zip(shards, _parts(shards, result), strict=True)
             ]
 
 
@@ -90,9 +89,7 @@ def _problem(labels: FloatArray, shards: Sequence[SourceShard]) -> RefinementPro
     """The people of some shards. Whose camera is not known has intrinsics of 0."""
     metas = [meta for shard in shards for meta in shard.metas]
     part = {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in unpack(labels).items()}
-    known = torch.tensor(
-        [meta["camera"] and meta["coordinates"] == "camera" for meta in metas], dtype=torch.bool
-    )
+    known = torch.tensor([meta["camera"] and meta["coordinates"] == "camera" for meta in metas], dtype=torch.bool)
     return RefinementProblem(
         start=BodyParameters(part["skel_poses"], part["skel_betas"], part["skel_trans"]),
         female=torch.tensor([meta["skel_gender"] == "female" for meta in metas], dtype=torch.bool),

@@ -84,9 +84,7 @@ class Summary:
     stage_pve: dict[str, Distribution] = field(default_factory=dict)
     skel_genders: Counter[str] = field(default_factory=Counter)  # of the published people
     betas: dict[str, Distribution] = field(default_factory=dict)  # what the betas leave at rest
-    refinements: Counter[str] = field(
-        default_factory=Counter
-    )  # of REFINEMENTS, of the rows of refined shards
+    refinements: Counter[str] = field(default_factory=Counter)  # of REFINEMENTS, of the rows of refined shards
     refined: dict[str, Distribution] = field(default_factory=dict)  # PAIRED_MEASURES before and after
 
     @classmethod
@@ -164,9 +162,7 @@ class Summary:
             content["refinement"] = {
                 "statuses": {name: self.refinements[name] for name in REFINEMENTS if self.refinements[name]},
                 **{
-                    measure: {
-                        when: self.refined[f"{measure} {when}"].to_json() for when in ("before", "after")
-                    }
+                    measure: {when: self.refined[f"{measure} {when}"].to_json() for when in ("before", "after")}
                     for measure in PAIRED_MEASURES
                     if f"{measure} before" in self.refined
                 },

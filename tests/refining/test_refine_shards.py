@@ -66,7 +66,9 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def samples_of(folder: Path) -> dict[str, dict[str, bytes]]:
-    return {key: members for files in list_shards(folder, "seen") for key, members in read_members(files.tar)}
+    return {
+        key: members for files in list_shards(folder, "seen") for key, members in read_members(files.tar)
+    }
 
 
 def test_every_row_has_a_refinement_or_the_reason_why_not(source: Path, refined: Path) -> None:

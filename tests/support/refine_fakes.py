@@ -92,9 +92,7 @@ def make_source(folder: Path, models: ModelSet) -> Path:
         models_sha256=models.sha256,
         pipeline=pipeline,
         labels=(
-            LabelFile(
-                str(store), labels.name, store_info(store).sha256, PEOPLE, "camerahmr", "neutral", "none"
-            ),
+            LabelFile(str(store), labels.name, store_info(store).sha256, PEOPLE, "camerahmr", "neutral", "none"),
         ),
     )
     with writing(folder / "out", run.subset):
@@ -130,14 +128,10 @@ class StandInRefiner:
         """What depends on a person's own numbers alone."""
         self.people.append(len(problem))
         angles = problem.start.angles.clone()
-        chosen = (
-            (angles.double().sum(1) + problem.start.betas.double().sum(1)) * 1000
-        ).round().long() % 2 == 0
+        chosen = ((angles.double().sum(1) + problem.start.betas.double().sum(1)) * 1000).round().long() % 2 == 0
         angles[:, [6, 13]] += 0.01
         refined = BodyParameters(
-            torch.where(chosen[:, None], angles, problem.start.angles),
-            problem.start.betas,
-            problem.start.transl,
+            torch.where(chosen[:, None], angles, problem.start.angles), problem.start.betas, problem.start.transl
         )
         status = torch.where(chosen, int(RefinementStatus.REFINED), int(RefinementStatus.UNCHANGED))
         pair = torch.tensor([[2.0, 1.0]]).repeat(len(problem), 1)
