@@ -174,8 +174,9 @@ def _compare(setup: Setup, bad: Path, true: Path, measured: list[Path]) -> list[
             learnt = learn(stages.coarse(), network)
             starts[is_bad] = {k: v.clone() for k, v in learnt.items()}
         network.load_state_dict(starts[is_bad])
-        record = {"variant": name, "curve": _curve(setup, name, stages, network, skins)}
-        records.append(record | record["curve"][-1] | {"seconds": time.perf_counter() - started})
+        curve = _curve(setup, name, stages, network, skins)
+        seconds = time.perf_counter() - started
+        records.append({"variant": name, "curve": curve, "seconds": seconds} | curve[-1])
     return records
 
 

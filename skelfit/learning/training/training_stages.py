@@ -46,7 +46,7 @@ class TrainingStage:
 
     def batches(self) -> Iterator[TrainingBatch]:
         """Batches from the loader's position on, without end."""
-        batches = chain.from_iterable(repeat(self.loader))
+        batches: Iterator[TrainingBatch] = chain.from_iterable(repeat(self.loader))
         if self.labels is not None:
             batches = map(self.labels.better, batches)
         return batches if self.cache is None else map(self.cache.add_to, batches)
