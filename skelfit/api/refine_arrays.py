@@ -21,8 +21,7 @@ from skelfit.fitting.refinement.refinement_problem import (
     RefinementStatus,
 )
 from skelfit.fitting.refinement.refiner import Refiner
-from skelfit.learning.training.better_labels import PosedPeople, RefinePeople
-from skelfit.learning.training.training_config import BetterLabelsConfig
+from skelfit.learning.data.better_labels import BetterLabelsConfig, PosedPeople, RefinePeople
 
 A = TypeVar("A")  # of arrays
 

@@ -18,17 +18,16 @@ from skelfit.bodies.mirrored_dofs import mirrored_poses
 from skelfit.bodies.model_set import ModelSet
 from skelfit.errors import ConfigError
 from skelfit.learning.cameras import project
+from skelfit.learning.data import better_labels
 from skelfit.learning.data.augmentation import AugmentConfig, draw
+from skelfit.learning.data.better_labels import BetterLabels, BetterLabelsConfig, PosedPeople, errors_2d
 from skelfit.learning.data.person_crops import Square
 from skelfit.learning.data.person_stream import Part
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.data.turn import turned_cameras, turned_center, turned_points, turned_poses, turns_of
 from skelfit.learning.networks.network import Estimate, Prediction
-from skelfit.learning.training import better_labels
-from skelfit.learning.training.better_labels import BetterLabels, PosedPeople, errors_2d
 from skelfit.learning.training.checkpoint import load, load_network
-from skelfit.learning.training.training_config import BetterLabelsConfig
 from skelfit.learning.training.training_loop import train
 
 COUNT = 4

@@ -27,6 +27,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.bodies.skins import SkelSkins
 from skelfit.errors import SkelfitError
+from skelfit.learning.data.better_labels import BetterLabelsConfig
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.evaluation.validation import validate
@@ -34,7 +35,6 @@ from skelfit.learning.networks.network import Network
 from skelfit.learning.networks.network_registry import make_network
 from skelfit.learning.training.checkpoint import load_network
 from skelfit.learning.training.training_config import (
-    BetterLabelsConfig,
     TrainConfig,
     ValidationConfig,
     load_train_config,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from skelfit.config.yaml_dataclasses import bounded, build, load_yaml
 from skelfit.errors import ConfigError
 from skelfit.learning.backbones.backbone_registry import BACKBONES
+from skelfit.learning.data.better_labels import BetterLabelsConfig
 from skelfit.learning.data.data_loader import DataConfig
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.learning.networks.network import NetworkConfig
@@ -68,17 +69,6 @@ class OptimizerConfig:
         steps = self.steps if self.epochs is None else self.epochs * each
         warm_up = self.warm_up + round(self.warm_up_epochs * each)
         return replace(self, epochs=None, steps=steps, warm_up=warm_up, warm_up_epochs=0.0)
-
-
-@dataclass(frozen=True)
-class BetterLabelsConfig:
-    """Predictions of the main stage, refined against 2D keypoints, become labels where they are better; as in HSMR."""
-
-    after: int = bounded(0, default=5000)  # steps of the main stage before the first refinement
-    every: int = bounded(1, default=230)  # steps between two refinements
-    last: int = bounded(1, default=18000)  # samples of each process that are refined: the last ones
-    # how: anchored: held near the prediction, as skelfit.refine does; published: as in HSMR, which has no anchor
-    refiner: Literal["anchored", "published"] = "anchored"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from skelfit.bodies.continuous_pose import angles_to_pose
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skins import SkelSkins
 from skelfit.errors import ConfigError
+from skelfit.learning.data.better_labels import RefinePeople
 from skelfit.learning.data.data_loader import Loader, each_once
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.data.training_batch import TrainingBatch
@@ -27,7 +28,6 @@ from skelfit.learning.evaluation.validation import Measured, validate
 from skelfit.learning.networks.network import Network
 from skelfit.learning.networks.network_registry import make_network
 from skelfit.learning.training import checkpoint
-from skelfit.learning.training.better_labels import RefinePeople
 from skelfit.learning.training.trainer import Trainer
 from skelfit.learning.training.training_config import TrainConfig, ready
 from skelfit.learning.training.training_log import TrainingLog

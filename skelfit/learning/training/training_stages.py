@@ -13,11 +13,11 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.learning.backbones.heatmaps import heatmap_training_loss
 from skelfit.learning.data.backbone_cache import BackboneCache, observe_batches
+from skelfit.learning.data.better_labels import BetterLabels, RefinePeople
 from skelfit.learning.data.data_loader import Loader, each_once
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.networks.network import Network
-from skelfit.learning.training.better_labels import BetterLabels, RefinePeople
 from skelfit.learning.training.losses import parameter_loss, training_loss
 from skelfit.learning.training.trainer import Trainer
 from skelfit.learning.training.training_config import TrainConfig

@@ -2,7 +2,7 @@
 
 After Xia et al., "Reconstructing Humans with a Biomechanically Accurate Skeleton" (HSMR), CVPR 2025. The label of a
 person is the better of the one it has and the refined prediction: the 2D error decides, betas beyond 2 are never taken,
-and crops of a part of the body are left out. Here, too, 2D errors of both are those where the body fits its keypoints
+and crops of a part of the body are left out. 2D errors of both are those where the body fits its keypoints
 best, so that a label of an unknown camera can compete. A person and the mirror image have a label each, and all
 processes have the same ones.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,15 +22,26 @@ from skelfit.bodies.dofs import NUM_DOFS
 from skelfit.bodies.keypoint_names import UNFITTED_POINTS
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
+from skelfit.config.yaml_dataclasses import bounded
 from skelfit.learning.cameras import crop_to_translation, project
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.data.turn import turned_poses, turns_of
 from skelfit.learning.networks.network import Prediction
-from skelfit.learning.training.training_config import BetterLabelsConfig
 
 LARGEST_BETA = 2.0  # HSMR's rule
 _NEAREST = 0.1  # m
+
+
+@dataclass(frozen=True)
+class BetterLabelsConfig:
+    """Predictions of the main stage, refined against 2D keypoints, become labels where they are better; as in HSMR."""
+
+    after: int = bounded(0, default=5000)  # steps of the main stage before the first refinement
+    every: int = bounded(1, default=230)  # steps between two refinements
+    last: int = bounded(1, default=18000)  # samples of each process that are refined: the last ones
+    # how: anchored: held near the prediction, as skelfit.refine does; published: as in HSMR, which has no anchor
+    refiner: Literal["anchored", "published"] = "anchored"
 
 
 @dataclass(frozen=True)
