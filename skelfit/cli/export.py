@@ -32,13 +32,15 @@ from skelfit.storage.locations import Location
 @out_option(OUT_PLACE)
 @models_option
 @click.option(
-    "--key", multiple=True, help="opensim, obj, ply: these people, one by one; may be given several times."
+    "--key",
+    multiple=True,
+    help="opensim, glb, bvh, obj, ply: these people, one by one; may be given several times.",
 )
-@limit_option(f"of meshes, {DEFAULT_LIMIT}; opensim: all, by sequence or shard")
+@limit_option(f"of meshes, {DEFAULT_LIMIT}; opensim: all, by sequence or shard; glb, bvh: all sequences")
 @click.option(
     "--frame-rate",
     type=click.FloatRange(0, min_open=True),
-    help="opensim: in Hz, of sequences whose labels do not say it  [default: what the fit assumed].",
+    help="opensim, glb, bvh: in Hz, of sequences whose labels do not say it  [default: what the fit assumed].",
 )
 @keep_option
 @overwrite_option

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from skelfit.api.refine_arrays import label_refiner
 from skelfit.bodies.model_set import find_models
 from skelfit.cli.command_with_commands import CommandWithCommands
 from skelfit.cli.console import Console, pass_console
@@ -120,7 +121,10 @@ def train_command(
         process_group(device) as group,
         Watching(config, out, group, console if group.first else None, overwrite=overwrite) as watch,
     ):
-        end = train(config, out, body_models, group, watch, resume=resume)
+        refine = None
+        if config.better_labels is not None:
+            refine = label_refiner(config.better_labels, body_models, config.skel_gender, device)
+        end = train(config, out, body_models, group, watch, resume=resume, refine=refine)
     if not is_first():
         return
     if end.skipped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from skelfit.bodies.model_set import find_models
@@ -41,14 +41,15 @@ def export(
 
     Args:
         folder: the shards of a finished run.
-        format: skel-cf, one label file; hsmr, tars with images; opensim, scaled models and motions; obj or ply, skin
-            and bones.
+        format: skel-cf, one label file; hsmr, tars with images; opensim, scaled models and motions; glb, skinned people
+            in motion; bvh, their skeletons alone; obj or ply, skin and bones.
         out: a file (skel-cf), else a folder.
-        models: for opensim, obj and ply: the models of the run. None: as for `convert`.
-        key: for opensim, obj and ply: these people, one by one; or else
-        limit: the first people. None, where no key is given: for obj and ply 10, for opensim all, by sequence or shard.
+        models: for opensim, glb, bvh, obj and ply: the models of the run. None: as for `convert`.
+        key: for opensim, glb, bvh, obj and ply: these people, one by one; or else
+        limit: the first people. None, where no key is given: for obj and ply 10; for opensim all, by sequence or shard;
+            for glb and bvh all sequences, and 10 people of those in none.
         keep: a keep-list of `verify`: only the people that it keeps.
-        frame_rate: for opensim: Hz of sequences whose labels do not say it. None: the rate that the fit assumed.
+        frame_rate: for opensim, glb and bvh: Hz of sequences whose labels do not say it. None: the rate that the fit assumed.
         overwrite: whether to replace what an earlier export wrote there.
         progress: True shows a bar; a function is called with the people done and the people there are.
 
@@ -65,19 +66,17 @@ def export(
     source, target = location_argument("folder", folder), location_argument("out", out, writing=True)
     keep_list, keys = location_or_none("keep", keep), texts_of("key", key)
     if not exporter.selects_people and (keys or limit is not None):
-        *names, last = [name for name, other in EXPORTERS.items() if other.selects_people]
-        selecting = f"{', '.join(names)} and {last}"
-        raise ArgumentError(
-            "key" if keys else "limit", f"none, except for the formats {selecting}", f"the format {format}"
-        )
+        option = "key" if keys else "limit"
+        selecting = _listed(name for name, other in EXPORTERS.items() if other.selects_people)
+        raise ArgumentError(option, f"none, except for the formats {selecting}", f"the format {format}")
     if keys and limit is not None:
         raise ArgumentError("limit", "either key or limit", "both")
     if frame_rate is not None:
         expected = "a number above 0 (Hz)"
         frame_rate = number_of("frame_rate", frame_rate, expected)
         if not exporter.in_time:
-            timed = ", ".join(name for name, other in EXPORTERS.items() if other.in_time)
-            raise ArgumentError("frame_rate", f"none, except for the format {timed}", f"the format {format}")
+            timed = _listed(name for name, other in EXPORTERS.items() if other.in_time)
+            raise ArgumentError("frame_rate", f"none, except for the formats {timed}", f"the format {format}")
         if not 0 < frame_rate < math.inf:
             raise ArgumentError("frame_rate", expected, str(frame_rate))
     if limit is not None:
@@ -96,3 +95,8 @@ def export(
     for line in result.notes:
         reporter.say(line)
     return result
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from skelfit.exports.animation import AnimationExporter
+from skelfit.exports.animation_files.motion_files import BvhFiles, GlbFiles
 from skelfit.exports.exporter import Exporter
 from skelfit.exports.hsmr import HsmrExporter
 from skelfit.exports.mesh_files import MeshExporter
@@ -14,6 +16,7 @@ from skelfit.exports.skel_cf import SkelCfExporter
 EXPORTERS: Mapping[str, Exporter] = {
     exporter.name: exporter
     for exporter in (
-        SkelCfExporter(), ParquetExporter(), HsmrExporter(), OpenSimExporter(), MeshExporter("obj"), MeshExporter("ply")
+        SkelCfExporter(), ParquetExporter(), HsmrExporter(), OpenSimExporter(), AnimationExporter(GlbFiles),
+        AnimationExporter(BvhFiles), MeshExporter("obj"), MeshExporter("ply"),
     )
 }  # fmt: skip

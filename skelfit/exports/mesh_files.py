@@ -16,7 +16,7 @@ from skelfit.storage.locations import Location
 
 DEFAULT_LIMIT = 10  # people that are written when no key and no limit is given: two files of 1 MB each
 # From GROUND_AXES to what viewers show at first: y up, and z towards the viewer.
-_VIEWER_AXES = np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])
+VIEWER_AXES = np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])
 
 
 class MeshExporter(Exporter):
@@ -42,7 +42,7 @@ class MeshExporter(Exporter):
         prepare_folder(out, options.overwrite)
         bodies, files, people = ExportedBodies(models), list[str](), 0
         for person in selected_people(run, options.keys, self.count(run, options)):
-            axes = _VIEWER_AXES @ GROUND_AXES[coordinates_of(person)]
+            axes = VIEWER_AXES @ GROUND_AXES[coordinates_of(person)]
             for name, (vertices, faces) in (("skin", bodies.skin(person)), ("bones", bodies.bones(person))):
                 files.append(f"{person.key}-{name}.{self.name}")
                 write_mesh(out / files[-1], vertices @ axes.T, faces)

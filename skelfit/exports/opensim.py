@@ -6,10 +6,8 @@ a row for each person, and then no model: docs/opensim.md.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
 
 import numpy as np
 
@@ -19,18 +17,16 @@ from skelfit.exports.exported_bodies import (
     Array,
     ExportedBodies,
     check_models,
-    coordinates_of,
 )
 from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult, selected_people
 from skelfit.exports.mesh_files import write_mesh
+from skelfit.exports.motions import TIME_STEP, frame_rate, motions_of, unused_name
 from skelfit.exports.opensim_files.angle_page import page_text
 from skelfit.exports.opensim_files.motion import (
     AXIS_NAMES,
     CENTER_NAMES,
     MARKERS,
-    TIME_STEP,
     OpenSimMotion,
-    frame_rate,
     make_motion,
 )
 from skelfit.exports.opensim_files.motion_texts import mot_text, people_text, sto_text, trc_text
@@ -74,20 +70,7 @@ class OpenSimExporter(Exporter):
             for person in selected_people(run, options.keys, self.count(run, options)):
                 yield person.key, [person]
         else:
-            yield from _motions_of(run)
-
-
-def _motions_of(run: FinishedRun) -> Iterator[tuple[str, list[Person]]]:
-    """The people of each sequence, or else of each shard, with its name."""
-
-    def key(person: Person) -> tuple[str, ...]:
-        meta = person.meta
-        if meta["sequence"] is None:
-            return "", person.shard, coordinates_of(person)
-        return meta["label_file"], meta["sequence"], coordinates_of(person)
-
-    for (_, name, _), people in groupby(run.people(), key):
-        yield name, list(people)
+            yield from motions_of(run)
 
 
 class _Folder:
@@ -104,7 +87,7 @@ class _Folder:
 
     def add(self, wanted: str, people: Sequence[Person], rate: float) -> None:
         """Write the files of one motion with a rate in Hz."""
-        name = _unused_name(wanted, self._used)
+        name = unused_name(wanted, self._used)
         motion = make_motion(name, people, self.bodies, rate)
         self._write(f"{name}.mot", mot_text(motion))
         self._write(f"{name}.trc", trc_text(motion))
@@ -172,13 +155,3 @@ class _Folder:
                 f"next: open {name}.osim in OpenSim, and load the motion {name}.mot (docs/opensim.md)"
             )
         return tuple(lines)
-
-
-def _unused_name(wanted: str, used: set[str]) -> str:
-    """A file name for a sequence, not among those that are used; adds it to them."""
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", wanted).strip("._") or "sequence"
-    name, number = plain, 2
-    while name.lower() in used:
-        name, number = f"{plain}-{number}", number + 1
-    used.add(name.lower())
-    return name

@@ -228,6 +228,7 @@ def test_every_export_says_where_it_is_and_what_to_do_next(fake_fitter: FakeFitt
         ("opensim", "motions", "next: plot a .mot"),
         ("ply", "meshes", "skin and bones of 10 people in meshes"),
         ("obj", "others", "next: open a skin"),
+        ("bvh", "skeletons", "next: open people-0-00000000.bvh in Blender"),
     ):
         result = skelfit_("export", "out", "--format", form, "--out", out)
         assert result.exit_code == 0 and said in result.stdout, result.output
@@ -235,7 +236,7 @@ def test_every_export_says_where_it_is_and_what_to_do_next(fake_fitter: FakeFitt
     result = skelfit_("export", "out", "--format", "skel-cf", "--out", "x.npz", "--limit", 2)
     assert (
         result.exit_code == 2
-        and "--limit: expected none, except for the formats opensim, obj and ply" in result.stderr
+        and "--limit: expected none, except for the formats opensim, glb, bvh, obj and ply" in result.stderr
     )
     said = skelfit_("card", "out").stdout
     assert "card of 10 people in out/README.md" in said and "next: publish the shards with README.md" in said

@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from glb_player import GlbPlayer
 from scipy.spatial.transform import Rotation
 
 from skelfit.bodies.dofs import DOF_NAMES
@@ -66,6 +67,8 @@ def test_three_commands_take_a_walk_to_opensim(tmp_path: Path, monkeypatch: pyte
     assert {f"{NAME}{end}" for end in (".osim", ".mot", ".trc", "-clinical.sto", "-angles.html")} <= {
         path.name for path in out.iterdir()
     }
+    player = GlbPlayer(Path("walk-glb") / f"{NAME}.glb")
+    assert len(player.times()) == FRAMES and player.times()[-1] == pytest.approx((FRAMES - 1) / 30)
     names = (*DOF_NAMES, "pelvis_tx", "pelvis_ty", "pelvis_tz")
     still = np.zeros((1, 49))
     np.savez(out / "states.npz", names=names, values=still, speeds=still, accelerations=still)
@@ -88,6 +91,9 @@ def test_three_commands_take_a_walk_to_opensim(tmp_path: Path, monkeypatch: pyte
     )
     points = points[:, 2:].reshape(FRAMES, -1, 3)[:, :24]
     assert np.linalg.norm(opened["markers"][:, :24] - points, axis=-1).max() < 1e-3
+    pelvis = np.array([player.matrices(time)["pelvis"][:3, 3] for time in player.times()])
+    to_viewer = pelvis[:, [2, 1, 0]] * [1, 1, -1]  # OpenSim's x is forward, which is glTF's z
+    np.testing.assert_allclose(to_viewer, points[:, 0], atol=1e-3)
     # Nothing but the pelvis carries the person: over a stride the mean force is the weight.
     lift = opened["id_forces"][:, columns.index("pelvis_ty")]
     assert lift.mean() == pytest.approx(9.80665 * opened["mass"], rel=0.06)

@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 
 from skelfit.bodies.angle_continuity import make_continuous
 from skelfit.bodies.dofs import DOF_NAMES, ROOT_DOFS, SKEL_JOINT_NAMES
-from skelfit.errors import OutputError
 from skelfit.exports.exported_bodies import (
     GROUND_AXES,
     Array,
@@ -24,7 +23,6 @@ from skelfit.exports.opensim_files.clinical_angles import anatomical_frames, cli
 from skelfit.exports.opensim_files.osim_text import ROOT_TRANSLATIONS
 from skelfit.shards.finished_run import Person
 
-TIME_STEP = 1.0  # s from one row to the next, where people are not frames of a sequence
 COORDINATES = (*DOF_NAMES[:3], *ROOT_TRANSLATIONS, *DOF_NAMES[3:])
 # Skin markers, as vertices of SMPL's topology in their usual public definition.
 MARKERS: dict[str, int] = {
@@ -79,22 +77,6 @@ def make_motion(name: str, people: Sequence[Person], bodies: ExportedBodies, rat
         marker_names=MARKER_NAMES,
         coordinates=coordinates,
     )
-
-
-def frame_rate(person: Person, given: float | None) -> float:
-    """Hz of the sequence of a person: of its labels, or else as given, or else as the fit assumed.
-
-    People who are no frames stand TIME_STEP apart. Raises OutputError if the labels have another rate than is given.
-    """
-    meta = person.meta
-    if meta["sequence"] is None:
-        return 1 / TIME_STEP
-    if given is not None and meta["frame_rate"] not in (None, given):
-        raise OutputError(
-            f"{meta['label_file']}, sequence {meta['sequence']}: expected no --frame-rate, "
-            f"because the labels have {meta['frame_rate']:g} Hz, found {given:g} Hz"
-        )
-    return float(meta["frame_rate"] or given or meta["fitted_rate"] or 1 / TIME_STEP)
 
 
 def _markers(points: PosedPoints) -> Array:

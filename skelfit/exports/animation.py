@@ -1,0 +1,97 @@
+"""People in motion for animation tools and viewers: one file for each sequence, or for a person of none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from skelfit.errors import OutputError
+from skelfit.exports.animation_files.motion_files import BvhFiles, GlbFiles
+from skelfit.exports.exported_bodies import ExportedBodies, check_models
+from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult, selected_people
+from skelfit.exports.mesh_files import DEFAULT_LIMIT
+from skelfit.exports.motions import frame_rate, motions_of, unused_name
+from skelfit.exports.output_folder import prepare_folder, write_record
+from skelfit.shards.finished_run import FinishedRun, Person
+from skelfit.storage.hashed_write import write_atomically
+from skelfit.storage.locations import Location
+
+
+class AnimationExporter(Exporter):
+    """A file for each sequence, and for each of the first people who are in none; or for each that is asked for.
+
+    Metres; y up, z towards the camera, x to the right of the image; where labels have no camera, y up and z forward.
+    """
+
+    needs_models = True
+    selects_people = True
+    in_time = True
+
+    def __init__(self, form: type[GlbFiles] | type[BvhFiles]) -> None:
+        self.form = form
+        self.name, self.summary = form.name, form.summary
+        self.endings = (f".{form.name}",)
+
+    def count(self, run: FinishedRun, options: ExportOptions) -> int:
+        return len(set(options.keys)) or min(options.limit or run.rows_out, run.rows_out)
+
+    def write(self, run: FinishedRun, out: Location, options: ExportOptions) -> ExportResult:
+        """Write the files into the folder `out`. Raises OutputError for an unknown key."""
+        models = options.required_models()
+        check_models(run, models)
+        prepare_folder(out, options.overwrite)
+        made, files, people, assumed = self.form(ExportedBodies(models)), list[str](), 0, 0
+        used: set[str] = set()
+        for wanted, frames in _people_in_time(run, options, self.count(run, options)):
+            name = unused_name(wanted, used)
+            files.append(name + self.endings[0])
+            content = made.content(name, frames, frame_rate(frames[0], options.frame_rate))
+            write_atomically(out / files[-1], lambda stream, data=content: stream.write(data))  # type: ignore[misc]
+            people, assumed = people + len(frames), assumed + _assumes_rate(frames, options)
+            options.step(len(frames))
+        write_record(out, run, self.name, files)
+        notes = [f"{people} people in {len(files)} files in {out} ({self.endings[0]}, metres, y up)"]
+        if assumed:
+            notes.append(f"  {assumed} of them without a frame rate: the fit's is taken (--frame-rate)")
+        if not options.keys and options.limit is None and people < run.rows_out:
+            text = (
+                f"  of people in no sequence, the first {DEFAULT_LIMIT}; others with --limit N or --key KEY"
+            )
+            notes.append(text)
+        return ExportResult(people, tuple(files), (*notes, *made.notes(files[0])))
+
+
+def _people_in_time(
+    run: FinishedRun, options: ExportOptions, count: int
+) -> Iterator[tuple[str, list[Person]]]:
+    """Selected people one by one; else those of each sequence in time, and the first of the others. With names."""
+    if options.keys or options.limit is not None:
+        for person in selected_people(run, options.keys, count):
+            yield person.key, [person]
+        return
+    alone = 0
+    for name, people in motions_of(run):
+        if people[0].meta["sequence"] is None:
+            chosen = people[: DEFAULT_LIMIT - alone]
+            alone += len(chosen)
+            yield from ((person.key, [person]) for person in chosen)
+        else:
+            for _, frames in groupby(people, lambda person: str(person.meta["skel_gender"])):
+                yield name, _in_order(list(frames))
+
+
+def _in_order(people: Sequence[Person]) -> list[Person]:
+    """The frames of a sequence in the order of time. Raises OutputError if one is there twice."""
+    ordered = sorted(people, key=lambda person: int(person.meta["frame"]))
+    for before, after in zip(ordered, ordered[1:], strict=False):
+        if before.meta["frame"] == after.meta["frame"]:
+            raise OutputError(
+                f"{after.meta['label_file']}, sequence {after.meta['sequence']}: expected each frame once, "
+                f"found frame {after.meta['frame']} as {before.key} and {after.key}"
+            )
+    return ordered
+
+
+def _assumes_rate(people: Sequence[Person], options: ExportOptions) -> bool:
+    rate = people[0].meta["frame_rate"] or options.frame_rate
+    return len(people) > 1 and rate is None

@@ -1,0 +1,1 @@
+"""Skinned people in motion, as glTF and BVH describe them."""
