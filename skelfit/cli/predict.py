@@ -300,7 +300,7 @@ def _tell(console: Console, writer: PredictionWriter, about: Mapping[str, Any]) 
         counts.append(("boxes of photos that were not given", others))
     if counts:
         console.say(table_of_counts(("status", "people"), counts))
-    seconds = writer.times.per_image(writer.photos)
-    steps = ", ".join(f"{name} {value:.3f}" for name, value in seconds.items())
-    console.say(f"seconds per image: {steps}")
+    if seconds := writer.times.per_image(writer.photos):
+        steps = ", ".join(f"{name} {value:.3f}" for name, value in seconds.items())
+        console.say(f"seconds per image: {steps}")
     console.say(f"{writer.out}: {PEOPLE_NAME}, {ROWS_NAME}, {RECORD_NAME}{writer.folders}")

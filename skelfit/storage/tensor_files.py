@@ -52,7 +52,7 @@ def read_tensor_file(
 
 
 def _is_zip(path: str | Path, expected: str, error: type[InputError]) -> bool:
-    """Whether torch.load takes a file for a zip: its form since torch 1.6. Raises the error for other kinds of files."""
+    """Whether torch.load takes a file for a zip: its form since torch 1.6. Raises the error for other kinds."""
     with open(path, "rb") as stream:
         head = stream.read(len(_OLD_FORM))
     if head.startswith(_ZIP) or head == _OLD_FORM:

@@ -63,7 +63,7 @@ def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("weights", [1], "'weights': expected dict, found list"),
         ("models", 7, "'models': expected str, found int"),
         ("weights", {"x": 1}, "'weights': expected those of its network, found Error"),
-        ("imported", "yes", ""),
+        ("imported", "yes", r"'imported': expected dict \| None, found str"),
     ],
 )
 def test_what_only_looks_like_a_checkpoint_is_refused(
@@ -71,12 +71,10 @@ def test_what_only_looks_like_a_checkpoint_is_refused(
 ) -> None:
     content = load(whole / "best.pt")
     torch.save(content | {key: value}, tmp_path / "x.pt")
-    if not message:
-        assert load_network(tmp_path / "x.pt").models == content["models"]
-        return
     with pytest.raises(CheckpointError, match=f"x.pt: {message}"):
         load_network(tmp_path / "x.pt")
-    del content[key]
+    if content.pop(key, None) is None:
+        return
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=f"'{key}': expected .*, found no such key"):
         load_network(tmp_path / "x.pt")

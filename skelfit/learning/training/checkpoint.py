@@ -32,15 +32,8 @@ FOLDER_NAME = "checkpoints"
 # Options that may change when a training continues: they affect neither what is learnt nor the data.
 _FREE = ("name", "network.checkpoint", "network.random", "output.", "validation.")
 
-# What a checkpoint holds; a file from elsewhere may hold anything.
-_KEYS: dict[str, tuple[type, ...]] = {
-    "step": (int,),
-    "config": (dict,),
-    "models": (str,),
-    "measured": (dict, type(None)),
-    "weights": (dict,),
-    "training": (dict, type(None)),
-}
+_KEYS: dict[str, Any] = {"step": int, "config": dict, "models": str, "weights": dict}
+_KEYS |= dict.fromkeys(("measured", "training", "imported"), dict | None)
 
 
 class CheckpointError(InputError):
@@ -90,11 +83,10 @@ def load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         kind = content.get("format", "none") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(path, "format", FORMAT, str(kind))
-    for key, kinds in _KEYS.items():
-        if not isinstance(value := content.get(key), kinds):
-            expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+    for key, kind in _KEYS.items():
+        if not isinstance(value := content.get(key), kind):
             found = type(value).__name__ if key in content else "no such key"
-            raise CheckpointError(path, key, expected, found)
+            raise CheckpointError(path, key, getattr(kind, "__name__", str(kind)), found)
     return content
 
 
@@ -133,8 +125,7 @@ def load_start(network: Network, path: str | Path) -> bool:
         raise CheckpointError(path, "config", "the network that is trained", ", ".join(differs[:5]))
     missing = _missing(content)
     own = network.state_dict()
-    kept = {name: own[name] for name in missing if name in own}
-    _set_weights(network, kept | content["weights"], path)
+    _set_weights(network, {name: own[name] for name in missing if name in own} | content["weights"], path)
     return not missing
 
 
@@ -143,14 +134,12 @@ def _set_weights(network: Network, weights: Mapping[str, Any], path: str | Path)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        found = " ".join(str(error).split())[:200]
-        raise CheckpointError(path, "weights", "those of its network", found) from None
+        raise CheckpointError(path, "weights", "those of its network", str(error)[:200]) from None
 
 
 def _missing(content: Mapping[str, Any]) -> list[str]:
     """The weights that an imported checkpoint has nothing for."""
-    imported = content.get("imported")
-    return list(map(str, imported.get("missing", ()))) if isinstance(imported, dict) else []
+    return list(map(str, (content.get("imported") or {}).get("missing") or ()))
 
 
 class CheckpointProgress(NamedTuple):
@@ -182,8 +171,7 @@ def progress(path: Path, config: TrainConfig, models: str) -> CheckpointProgress
     if models != content["models"]:
         expected = f"the body models that it was trained with (sha256 {content['models'][:12]})"
         raise CheckpointError(path, "models", expected, f"others (sha256 {models[:12]})")
-    training = content["training"]
-    if training is None:
+    if (training := content["training"]) is None:
         raise CheckpointError(path, "training", "what a training needs to continue", "none, as in best.pt")
     return CheckpointProgress(content["step"], training["steps"], longer)
 
