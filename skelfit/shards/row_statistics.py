@@ -117,7 +117,7 @@ class Summary:
             for name in dict.fromkeys(chain.from_iterable(lengths)):
                 distribution = distributions.setdefault(name, Distribution())
                 distribution.add(of_row.get(name) for of_row in lengths)
-        self._count_refinements([row["refinement"] for row in rows if "refinement" in row])
+        self._count_refinements([one for row in rows if (one := row.get("refinement"))])
         self.images.update(_image_kind(row) for row in published if row["image"] is not None)
 
     def _count_refinements(self, refinements: list[Mapping[str, Any]]) -> None:

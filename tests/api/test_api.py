@@ -47,7 +47,8 @@ API = {
         "pipeline=None, skel_gender=None, device='auto', limit=None, json=None, html=None, rows=None, progress=False)"
     ),
     "export": (
-        "(folder, *, format, out, models=None, key=(), limit=None, keep=None, overwrite=False, progress=False)"
+        "(folder, *, format, out, models=None, key=(), limit=None, keep=None, frame_rate=None, overwrite=False, "
+        "progress=False)"
     ),
     "fit": f"(pose, betas, transl=None, *, {_FIT}, frames_per_second=None)",
     "fit_mesh": f"(vertices, *, {_FIT})",

@@ -46,13 +46,15 @@ LOCAL = {
     "predict --out",
     "predict --boxes",
     "publish --out",
+    "refine --settings",
+    "refine --performance-report",
     "train --out",
     "train --checkpoint",
     "train import FILE",
     "train import --out",
     *(
         f"{command} --{name}"
-        for command in ("convert", "verify")
+        for command in ("convert", "refine", "verify")
         for name in ("tls-ca", "tls-cert", "tls-key")
     ),
 }

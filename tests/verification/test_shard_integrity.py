@@ -151,7 +151,12 @@ def test_flipped_bits_are_located(made: Path, folder: Path) -> None:
     choose = random.Random(0)
     for path in files_of(folder):
         good = path.read_bytes()
+        # The hash of the label rows is told nowhere else; a wrong one makes `--extend` refuse the labels.
+        before, name, _ = good.partition(b'"labels_sha256": "')
+        untold = range(len(before + name), len(before + name) + 64) if name else range(0)
         for at in choose.sample(range(len(good)), 30):
+            if at in untold:
+                continue
             bad = bytearray(good)
             bad[at] ^= 1 << choose.randrange(8)
             path.write_bytes(bad)

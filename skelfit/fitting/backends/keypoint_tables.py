@@ -114,7 +114,9 @@ def make_keypoint_tables(pairs: KeypointPairs, couplings: NDArray[Any], device: 
     axes = dof_axes()
     tables.axes = floats(axes / np.linalg.norm(axes, axis=1, keepdims=True))
     tables.limits = floats(dof_limits().clip(-_UNLIMITED, _UNLIMITED))
-    tables.form_first, tables.form_dof = (ints(x) for x in _lists([np.flatnonzero(f).tolist() for f in couplings]))
+    tables.form_first, tables.form_dof = (
+        ints(x) for x in _lists([np.flatnonzero(f).tolist() for f in couplings])
+    )
     tables.form_factor = floats(couplings[couplings != 0])
     return tables
 
