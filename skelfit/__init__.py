@@ -11,6 +11,7 @@ What the command line does, a function of the same name does, with the same opti
 | `verify` | are shards whole, accurate and anatomical |
 | `export` | shards in the form that others read |
 | `evaluate` | a network, or predictions in a file, by a published protocol |
+| `refine` | SKEL parameters in arrays, refined against 2D keypoints |
 | `publish` | a finished run as a dataset of the Hugging Face Hub |
 | `load_models` | the body models: official ones after `skelfit models import`, or the open body |
 | `load_shards` | the people of finished shards, one by one |
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from skelfit.api.convert_dataset import convert
     from skelfit.api.fit_arrays import fit, fit_mesh, load_models
     from skelfit.api.fitted_people import FittedPeople
+    from skelfit.api.refine_arrays import RefinedPeople, refine
     from skelfit.api.refine_shards import refine_shards
     from skelfit.api.shard_people import LabelledPerson, ShardPeople, load_shards
     from skelfit.bodies.dofs import DOF_NAMES
@@ -46,6 +48,7 @@ __all__ = [
     "DOF_NAMES",
     "FittedPeople",
     "LabelledPerson",
+    "RefinedPeople",
     "ShardPeople",
     "SkelModel",
     "SkelfitError",
@@ -59,6 +62,7 @@ __all__ = [
     "load_models",
     "load_shards",
     "publish",
+    "refine",
     "refine_shards",
     "verify",
 ]
@@ -68,6 +72,7 @@ _MODULES = {
     "DOF_NAMES": "skelfit.bodies.dofs",
     "FittedPeople": "skelfit.api.fitted_people",
     "LabelledPerson": "skelfit.api.shard_people",
+    "RefinedPeople": "skelfit.api.refine_arrays",
     "ShardPeople": "skelfit.api.shard_people",
     "SkelModel": "skelfit.bodies.skel",
     "SkelfitError": "skelfit.errors",
@@ -80,6 +85,7 @@ _MODULES = {
     "load_models": "skelfit.api.fit_arrays",
     "load_shards": "skelfit.api.shard_people",
     "publish": "skelfit.publishing.publish_run",
+    "refine": "skelfit.api.refine_arrays",
     "refine_shards": "skelfit.api.refine_shards",
     "verify": "skelfit.verification.verify_folders",
 }

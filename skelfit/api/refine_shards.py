@@ -110,7 +110,7 @@ def refine_shards(
         kind,
         job,
     )
-    options = {"overwrite": overwrite, "fit_batch": fit_batch, "reporter": reporter}
+    options: dict[str, Any] = {"overwrite": overwrite, "fit_batch": fit_batch, "reporter": reporter}
     summary = _make(plan, target, body_models, job, executor, of_ranks, **options)
     if summary is None:
         reporter.say(f"next: skelfit status {target}")
@@ -152,14 +152,20 @@ def _make(
 def _job(settings: Place | RefineJob | None) -> RefineJob:
     if settings is None:
         return RefineJob()
-    return settings if isinstance(settings, RefineJob) else load_refine_job(file_argument("settings", settings, Path))
+    return (
+        settings
+        if isinstance(settings, RefineJob)
+        else load_refine_job(file_argument("settings", settings, Path))
+    )
 
 
 def _check_models(run: FinishedRun, models: ModelSet) -> None:
     """Raise ModelError unless these are the models of the shards, with what a refinement needs."""
     expected = run.identity.get("models_sha256")
     if models.sha256 != expected:
-        raise ModelError(models.source, "sha256", f"the models of {run.folder}, {expected} (--models DIR)", models.sha256)
+        raise ModelError(
+            models.source, "sha256", f"the models of {run.folder}, {expected} (--models DIR)", models.sha256
+        )
     if models.keypoints44 is None:
         wanted = f"{KEYPOINTS_NAME} (make it with: skelfit models import --keypoints FILE)"
         raise ModelError(models.source, "keypoints44", wanted, "nothing")

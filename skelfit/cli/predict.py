@@ -57,6 +57,7 @@ from skelfit.storage.locations import Location
 
 PARTS = get_args(Parts)
 _AROUND_BOX, _AROUND_PHOTO = 1.2, 1.0  # margins
+_MIN_SCORE = 0.5
 
 
 def _numbers(name: str, text: str, sizes: slice) -> tuple[float, ...]:
@@ -95,7 +96,9 @@ def _as_intrinsics(_ctx: object, _option: object, text: str | None) -> tuple[flo
 )
 @click.option("--detector", "detect", metavar="MODULE:CALLABLE", help="Your own detector of people.")
 @click.option(
-    "--min-score", type=click.FloatRange(0), default=0.5, show_default=True, help="Of boxes with a score."
+    "--min-score",
+    type=click.FloatRange(0),
+    help="Of boxes with a score, by --boxes or --detector  [default: 0.5].",
 )
 @click.option(
     "--margin",
@@ -146,7 +149,7 @@ def predict_command(
     boxes: Path | None,
     boxes_given: list[tuple[float, ...]],
     detect: str | None,
-    min_score: float,
+    min_score: float | None,
     margin: float | None,
     fov: float | None,
     intrinsics: tuple[float, ...] | None,
@@ -175,9 +178,16 @@ def predict_command(
         shards,
         {"--boxes": boxes, "--box": boxes_given or None, "--detector": detect},
         {"--fov": fov, "--intrinsics": intrinsics, "--intrinsics-from": source},
-        {"--every": every if every > 1 else None, "--frame-rate": frame_rate},
+        {
+            "--every": every if every > 1 else None,
+            "--frame-rate": frame_rate,
+            "--margin": margin,
+            "--min-score": min_score,
+        },
         held_out=held_out,
     )
+    if min_score is not None and boxes is None and detect is None:
+        raise click.UsageError("--min-score is for --boxes and --detector, which give scores")
     body = find_models(models)
     trained = load_network(checkpoint)
     network, config = trained.network, trained.config
@@ -195,7 +205,7 @@ def predict_command(
             find_boxes,
             _camera(fov, intrinsics, source),
             margin or (_AROUND_PHOTO if whole else _AROUND_BOX),
-            min_score,
+            _MIN_SCORE if min_score is None else min_score,
             network.backbone.crop,
             config.data.widen,
             outputs.pictures,
@@ -237,16 +247,19 @@ def _refuse_what_does_not_apply(
     shards: Sequence[bool],
     boxes: Mapping[str, object],
     cameras: Mapping[str, object],
-    frames: Mapping[str, object],
+    photos: Mapping[str, object],
     *,
     held_out: bool,
 ) -> None:
-    """Raise UsageError for options of which one makes another useless: None is one that was not given."""
+    """Raise UsageError for options of which one makes another useless: None is one that was not given.
+
+    photos: options that shards do not have, but for those of boxes and cameras.
+    """
     for alike in (boxes, cameras):
         given = [name for name, value in alike.items() if value is not None]
         if len(given) > 1:
             raise click.UsageError(f"{' and '.join(given)} say the same: give one of them")
-    options = [name for name, value in {**boxes, **cameras, **frames}.items() if value is not None]
+    options = [name for name, value in {**boxes, **cameras, **photos}.items() if value is not None]
     if any(shards) and (options or not all(shards)):
         raise click.UsageError("give either photos or shards (.tar), which have their own boxes and cameras")
     if held_out and not any(shards):
@@ -287,7 +300,7 @@ def _tell(console: Console, writer: PredictionWriter, about: Mapping[str, Any]) 
         counts.append(("boxes of photos that were not given", others))
     if counts:
         console.say(table_of_counts(("status", "people"), counts))
-    seconds = writer.times.per_image(writer.photos)
-    steps = ", ".join(f"{name} {value:.3f}" for name, value in seconds.items())
-    console.say(f"seconds per image: {steps}")
+    if seconds := writer.times.per_image(writer.photos):
+        steps = ", ".join(f"{name} {value:.3f}" for name, value in seconds.items())
+        console.say(f"seconds per image: {steps}")
     console.say(f"{writer.out}: {PEOPLE_NAME}, {ROWS_NAME}, {RECORD_NAME}{writer.folders}")

@@ -22,7 +22,9 @@ from skelfit.storage.locations import Location
 @click.argument("folder", metavar="DIR", type=FOLDER_PLACE)
 @out_option(OUT_FOLDER)
 @click.option(
-    "--settings", type=FILE, help="YAML file: how to refine, and what to accept  [default: as docs/refine.md says]."
+    "--settings",
+    type=FILE,
+    help="YAML file: how to refine, and what to accept  [default: as docs/refine.md says].",
 )
 @models_option
 @device_option

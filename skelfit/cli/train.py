@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from skelfit.api.refine_arrays import label_refiner
 from skelfit.bodies.model_set import find_models
 from skelfit.cli.command_with_commands import CommandWithCommands
 from skelfit.cli.console import Console, pass_console
@@ -114,13 +115,16 @@ def train_command(
     ready(config, path or "the configuration of SKEL-CF (no CONFIG was given)")
     body_models, device = find_models(models), find_device(device)
     if is_first():
-        prepare(out, resume=resume, overwrite=overwrite)
+        refuse_files_in(out, resume=resume, overwrite=overwrite)
         console.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
     with (
         process_group(device) as group,
-        Watching(config, out, group, console if group.first else None) as watch,
+        Watching(config, out, group, console if group.first else None, overwrite=overwrite) as watch,
     ):
-        end = train(config, out, body_models, group, watch, resume=resume)
+        refine = None
+        if config.better_labels is not None:
+            refine = label_refiner(config.better_labels, body_models, config.skel_gender, device)
+        end = train(config, out, body_models, group, watch, resume=resume, refine=refine)
     if not is_first():
         return
     if end.skipped:
@@ -172,30 +176,45 @@ def tars_of(shards: str) -> str:
     return f"{shards.rstrip('/')}/*.tar" if location_of(shards).is_dir() else shards
 
 
-def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder. Raises OutputError where it holds files and no option says what to do with them."""
-    if overwrite:
-        for name in (checkpoint.BEST_NAME, LOG_NAME, CURVE_NAME):
-            remove_file(out / name)
-        for name in (checkpoint.FOLDER_NAME, BOARD_NAME):
-            shutil.rmtree(out / name, ignore_errors=True)
-    elif not resume and out.is_dir() and any(out.iterdir()):
+def refuse_files_in(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise OutputError where the folder holds files and no option says what to do with them."""
+    if not (resume or overwrite) and out.is_dir() and any(out.iterdir()):
         raise OutputError(f"{out}: holds files already; choose another folder, --resume or --overwrite")
+
+
+def make_folder(out: Path, *, overwrite: bool) -> None:
+    """Make the folder; overwrite: remove the training in it, and no other file. Raises OutputError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            for name in (checkpoint.BEST_NAME, LOG_NAME, CURVE_NAME):
+                remove_file(out / name)
+            for name in (checkpoint.FOLDER_NAME, BOARD_NAME):
+                if (out / name).is_dir():
+                    shutil.rmtree(out / name)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be made: {error}") from error
+        raise OutputError(f"{out}: cannot be made ready: {error}") from error
 
 
 class Watching:
     """People, people/s, time left and the loss on stderr.
 
     console: None in the processes that say nothing.
+    overwrite: an earlier training in the folder is removed, as soon as all is there that this one needs.
     Within it, Ctrl-C and SIGTERM end the training after the step, with a checkpoint; a second one at once.
     """
 
-    def __init__(self, config: TrainConfig, out: Path, group: ProcessGroup, console: Console | None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        out: Path,
+        group: ProcessGroup,
+        console: Console | None,
+        *,
+        overwrite: bool,
+    ) -> None:
         self.config, self.out, self.group, self.console, self.code = config, out, group, console, 0
+        self.overwrite = overwrite
         self.progress: Progress | None = None
         self.stage = ""
 
@@ -218,8 +237,10 @@ class Watching:
         return bool(self.code)
 
     def begins(self, config: TrainConfig) -> None:
-        """Take the configuration whose lengths are in steps, and print them."""
+        """Take the configuration whose lengths are in steps, and print them; make the folder. Raises OutputError."""
         self.config = config
+        if self.group.first:
+            make_folder(self.out, overwrite=self.overwrite)
         self.say(f"{config.name}: {config.steps} steps on {self.group.device}, to {self.out}")
 
     def step(self, done: int, loss: float) -> None:

@@ -40,7 +40,9 @@ from skelfit.verification.verify_folders import SAMPLE, verify
 )
 @click.option("--against", type=FOLDER_PLACE, help="Compare with the shards in another folder.")
 @click.option(
-    "--picture", type=OUT_FILE, help="With --against: photos of people who differ, with both skeletons (JPEG)."
+    "--picture",
+    type=OUT_FILE,
+    help="With --against: photos of people who differ, with both skeletons (JPEG).",
 )
 @worker_options
 @pass_console

@@ -12,7 +12,7 @@ from skelfit.errors import ConfigError
 
 @dataclass(frozen=True)
 class AcceptConfig:
-    """When a refinement replaces what a row had. """
+    """When a refinement replaces what a row had."""
 
     # shoulder-hip lengths of the image; how much nearer the keypoints must be. Less is the noise of keypoints
     least_gain: float = bounded(0, default=0.01)

@@ -64,6 +64,7 @@ class KeypointConfig:
 class RefineConfig:
     """How people are refined."""
 
+    # the phases in order; each goes on from where the one before ended
     phases: tuple[RefinePhase, ...] = (
         RefinePhase("camera", 10, moves="camera", points="torso", sigma=1.0, anchor=0.1),
         RefinePhase("wide", 10, sigma=1.0),

@@ -244,7 +244,9 @@ def unfinished_shards(run: ShardRun, tasks: Sequence[PlannedShard]) -> set[str]:
     return foreign | (names - _whole(run, tasks, identities))
 
 
-def _whole(run: ShardRun, tasks: Sequence[PlannedShard], identities: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def _whole(
+    run: ShardRun, tasks: Sequence[PlannedShard], identities: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
     """The names of the shards whose files are those that their markers tell of."""
     marked = [task for task in tasks if task.name in identities]
     whole = side_by_side(lambda task: _is_whole(task.files), marked, location_of(run.out))

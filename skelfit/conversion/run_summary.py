@@ -10,8 +10,8 @@ from itertools import chain
 from typing import Any
 
 from skelfit import __version__
-from skelfit.conversion.run_lock import read_records
 from skelfit.conversion.planned_shard import PlannedShard, ShardRun
+from skelfit.conversion.run_lock import read_records
 from skelfit.conversion.shard_outcome import ShardResult
 from skelfit.labels.filters import active_filters
 from skelfit.shards.label_vector import schema
@@ -26,7 +26,9 @@ from skelfit.storage.hashed_write import write_json
 from skelfit.storage.locations import Location, location_of, side_by_side
 
 
-def write_summary(run: ShardRun, tasks: Sequence[PlannedShard], this_time: Mapping[str, Any]) -> dict[str, Any]:
+def write_summary(
+    run: ShardRun, tasks: Sequence[PlannedShard], this_time: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write schema.json and, last, summary.json of a run with all shards finished; returns the summary.
 
     All but `this_time` (people_per_second and the time of each phase) comes from the sidecars, so a continued run

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from skelfit.conversion.planned_shard import PlannedShard, ShardRun
+from skelfit.conversion.planned_shard import PlannedShard, rows_of
 
 GPU_ROWS = 32768
 MESH_ROWS = 4096  # of bare meshes, which take 83 KB each
@@ -21,18 +22,17 @@ _BATCHES_PER_WORKER = 4
 class ShardBatch:
     """Unfinished shards of one run, one after another. Their rows may be those of several label files."""
 
-    tasks: tuple[PlannedShard, ...]
+    tasks: tuple[Any, ...]  # of type PlannedShard; which one is a matter of the work
 
     @property
-    def run(self) -> ShardRun:
-        """The run of all its shards."""
-        run: ShardRun = self.tasks[0].run
-        return run
+    def run(self) -> Any:
+        """The run of all its shards, a ShardRun."""
+        return self.tasks[0].run
 
     @property
     def rows(self) -> int:
         """How many label rows it has."""
-        return sum(task.stop - task.start for task in self.tasks)
+        return rows_of(self.tasks)
 
     @property
     def name(self) -> str:

@@ -40,8 +40,10 @@ def prepare_folder(out: Location, overwrite: bool, record: str = RECORD_NAME) ->
 
 def _remove_earlier(out: Location, record: str) -> None:
     try:
-        names = read_json(out / record)["files"]
-    except (ShardError, KeyError):
+        names = read_json(out / record).get("files")
+    except ShardError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return  # no record of ours: files of the same names are replaced, the others stay
     for name in (record, *names):
         if ".." not in Path(name).parts and not Path(name).is_absolute():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skelfit.protocols.evaluated_bodies import PosedSkins
 
 Array = NDArray[np.float64]
-BAD_PREDICTION, NOT_FITTED = "bad_prediction", "not_fitted"
+BAD_PREDICTION, NOT_FITTED, NOT_FINITE = "bad_prediction", "not_fitted", "not_finite"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from skelfit.protocols.row_scores import RowScores
 from skelfit.storage.checked_arguments import location_or_none
 from skelfit.storage.hashed_write import write_atomically, write_json
 from skelfit.storage.locations import Location, Place
-from skelfit.verification.report_files import check_replaceable, is_page, is_report, is_table
+from skelfit.verification.report_files import check_distinct, check_replaceable, is_page, is_report, is_table
 
 _PCK = (0.05, 0.1)
 COLUMNS = ("row", "imgname", "status", "reason", *TITLES, *(f"pck_{at}" for at in _PCK), "knees_elbows_deg")
@@ -34,12 +34,13 @@ class EvaluationFiles:
 
 
 def evaluation_files(json: Place | None, html: Place | None, rows: Place | None) -> EvaluationFiles:
-    """The paths, checked. Raises ArgumentError, and OutputError for a file that `evaluate` did not write."""
+    """The paths, checked. Raises ArgumentError for one file twice, OutputError for the file of another program."""
     files = EvaluationFiles(
         json=location_or_none("json", json, writing=True),
         html=location_or_none("html", html, writing=True),
         rows=location_or_none("rows", rows, writing=True),
     )
+    check_distinct({"json": files.json, "html": files.html, "rows": files.rows})
     version = VERSION.rstrip("0123456789")
     check_replaceable(files.json, "report (JSON) of evaluate", partial(is_report, version=version))
     check_replaceable(files.html, "page of evaluate", partial(is_page, title=TITLE))

@@ -34,14 +34,14 @@ from skelfit.protocols.protocol import Protocol
 from skelfit.protocols.protocol_table import PROTOCOLS
 from skelfit.protocols.published_labels import PublishedLabels, read_labels, rows_outside
 from skelfit.protocols.row_matching import match_rows
-from skelfit.protocols.row_scores import OK, RowScores, Scorer
+from skelfit.protocols.row_scores import BAD_LABEL, OK, RowScores, Scorer
 from skelfit.storage.checked_arguments import local_path_of, location_argument, whole_number
 from skelfit.storage.local_cache import fetched
 from skelfit.storage.locations import Place
 
 _CHECKPOINTS = (".pt", ".pth", ".ckpt")
 _BATCH = 32
-_ROW_STATUSES_OF_LABELS = (OK, "not_in_protocol", "bad_label", "beyond_limit")
+_ROW_STATUSES_OF_LABELS = (OK, "not_in_protocol", BAD_LABEL, "beyond_limit")
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _row_states(
         elif left == 0:
             status.append("beyond_limit")
         else:
-            status.append("bad_label" if fault else OK)
+            status.append(BAD_LABEL if fault else OK)
             left -= 1
         reason.append(elsewhere or fault if status[-1] != "beyond_limit" else "")
     return status, reason

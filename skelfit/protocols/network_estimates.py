@@ -17,7 +17,7 @@ from skelfit.learning.data.person_crops import Square, read_crop, square_around
 from skelfit.learning.inference.intrinsics import CameraSource, PhotoCamera
 from skelfit.learning.inference.photos import no_image
 from skelfit.learning.inference.predictor import CropInput, PredictedPeople, Predictor
-from skelfit.protocols.estimates import ChunkEstimates, RowFailure, SkelParameters, StageEstimate
+from skelfit.protocols.estimates import NOT_FINITE, ChunkEstimates, RowFailure, SkelParameters, StageEstimate
 from skelfit.protocols.evaluated_bodies import PosedSkins
 from skelfit.protocols.figures import skel_hinges
 from skelfit.protocols.published_labels import PublishedLabels
@@ -65,7 +65,7 @@ class NetworkEstimates:
         layers = self._predicted(crops)
         if layers:
             finite = layers[-1].finite
-            failures += [RowFailure(row, "not_finite", "no finite answer") for row in rows[~finite].tolist()]
+            failures += [RowFailure(row, NOT_FINITE, "no finite answer") for row in rows[~finite].tolist()]
             rows, layers = rows[finite], [layer.rows(np.flatnonzero(finite)) for layer in layers]
         return self._chunk(rows, layers, tuple(failures))
 

@@ -131,13 +131,17 @@ def _centers(arrays: LabelArrays) -> Array | None:
 def _rows(arrays: LabelArrays) -> NDArray[np.int64] | None:
     if "row" not in arrays:
         return None
-    rows: NDArray[np.int64] = arrays.numbers("row", (), dtype=np.int64)
-    return rows
+    rows = arrays.numbers("row", (), dtype=np.float64)
+    if len(wrong := rows[~(np.abs(rows) < 2**53) | (rows != np.round(rows))]):
+        raise arrays.error("row", "whole numbers", f"{wrong[0]:g}")
+    return np.asarray(rows, np.int64)
 
 
 def _keys(
     path: Path, names: list[str], centers: Array | None, rows: NDArray[np.int64] | None
 ) -> PredictionKeys:
+    if not names:
+        raise PredictionError(path, None, "people", "no rows")
     if rows is None and not any(names):
         expected = f"{' or '.join(_NAMES)}, by which people are found in the labels, or row"
         raise PredictionError(path, "imgname", expected, "no names")

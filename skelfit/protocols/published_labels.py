@@ -132,7 +132,8 @@ def _moyo(arrays: LabelArrays, protocol: Protocol) -> PublishedLabels:
 def _smpl_entry(arrays: LabelArrays, rows: int) -> tuple[Array, Array]:
     """Poses (N,24,3) and betas (N,10) of the dictionary `smpl`, which is an object and is read without running it."""
     expected = "a dictionary of global_orient, body_pose and betas"
-    if "smpl" not in arrays or arrays.kind != "npz":
+    # A dictionary that can be read is not a key of the arrays: its entries are.
+    if arrays.kind != "npz" or not ("smpl" in arrays or "smpl" in (arrays.tree or ())):
         actual = f"no such key; the file has {arrays.list_keys()}" if arrays.kind == "npz" else arrays.kind
         raise arrays.error("smpl", expected, actual)
     try:
@@ -200,4 +201,4 @@ def rows_outside(labels: PublishedLabels, protocol: Protocol, path: Path) -> lis
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """A key by which names sort as their numbers do."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.protocols.estimates import ChunkEstimates, Estimates, points_px
+from skelfit.protocols.estimates import NOT_FINITE, ChunkEstimates, Estimates, points_px
 from skelfit.protocols.evaluated_bodies import EvaluatedBodies, PosedSkins
 from skelfit.protocols.figures import joint_figures, keypoint_distances, roots, skin_figure
 from skelfit.protocols.protocol import Protocol
 from skelfit.protocols.published_labels import PublishedLabels
 
 Array = NDArray[np.float64]
-OK = "ok"
+OK, BAD_LABEL = "ok", "bad_label"
+_FAR_M = 1e6  # no point of a person is further away
 _CHUNK = 64  # rows at a time
 
 
@@ -88,9 +89,11 @@ class Scorer:
             label_points = self.bodies.points(target, protocol.points)
         elif self.labels.keypoints3d is not None:
             label_points = self.labels.keypoints3d[rows]
+        stages = [self.bodies.points(stage.bodies, protocol.points) for stage in chunk.stages]
+        faults = _faults(label_points, stages)
         for s, stage in enumerate(chunk.stages):
             scores.hinges_deg[s, rows] = stage.hinges_deg
-            points = self.bodies.points(stage.bodies, protocol.points)
+            points = np.where(faults[:, None, None] == "", stages[s], 0.0)
             if protocol.pck_at:
                 assert self.labels.keypoints2d is not None
                 at = points_px(points, stage)
@@ -99,7 +102,23 @@ class Scorer:
                 )
                 continue
             assert label_points is not None
+            label_points = np.where(faults[:, None, None] == "", label_points, 0.0)
             scores.errors[s, rows, :2] = joint_figures(label_points, points, protocol.joints, protocol.root)
             if target is not None:
                 shift = roots(points, protocol.root) - roots(label_points, protocol.root)
                 scores.errors[s, rows, 2] = skin_figure(target.skin, stage.bodies.skin, shift)
+        for row, fault in zip(rows.tolist(), faults.tolist(), strict=True):
+            if fault:
+                scores.status[row], scores.reason[row] = fault, f"a body that reaches beyond {_FAR_M:g} m"
+                for figures in (scores.errors, scores.distances, scores.hinges_deg):
+                    figures[:, row] = np.nan
+
+
+def _faults(label: Array | None, stages: Sequence[Array]) -> NDArray[np.str_]:
+    """The statuses (K,) of rows whose points (K,J,3) m cannot be compared, by the label or an estimate; else ''."""
+
+    def far(points: Array) -> NDArray[np.bool_]:
+        return np.asarray(~(np.abs(points) < _FAR_M).all((1, 2)), np.bool_)
+
+    faults = np.where(np.any([far(points) for points in stages], 0), NOT_FINITE, "")
+    return faults if label is None else np.where(far(label), BAD_LABEL, faults)

@@ -25,7 +25,9 @@ class RefinementMeasures:
     reprojection: Array  # (N,2) the same in shoulder-hip lengths of the image
     limit_deg: Array  # (N,2) of the angle that is furthest beyond its limit
     max_abs_beta: Array  # (N,2)
-    moved_mm: Array  # (N,) mean distance of the new skin from the label's, both with their middles in one place
+    moved_mm: (
+        Array  # (N,) mean distance of the new skin from the label's, both with their middles in one place
+    )
     shift: Array  # (N,) way from the old place, as a share of the old distance from the camera
 
 
@@ -64,9 +66,7 @@ def judge_refinements(
     for fault in reversed(list(_faults(measures, accept))):
         for i in np.flatnonzero(fault.rows & (np.array(tried) == row_status.REFINED)).tolist():
             verdicts[i] = fault.status, fault.reason(i)
-    return [
-        _refinement(measures, i, status, reason) for i, (status, reason) in enumerate(verdicts)
-    ]
+    return [_refinement(measures, i, status, reason) for i, (status, reason) in enumerate(verdicts)]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ def _refinement(m: RefinementMeasures, i: int, status: str, reason: str) -> Refi
     """That of a person; what is refused leaves the measures as they were."""
     accepted = status == row_status.REFINED
     before, after = (
-        {name: _rounded(getattr(m, name)[i, k]) for name in row_status.PAIRED_MEASURES} for k in (0, int(accepted))
+        {name: _rounded(getattr(m, name)[i, k]) for name in row_status.PAIRED_MEASURES}
+        for k in (0, int(accepted))
     )
     moved, shift = (_rounded(x[i]) if accepted else None for x in (m.moved_mm, m.shift))
     return Refinement(status, reason, int(m.seen[i]), before, after, moved, shift)

@@ -33,7 +33,8 @@ class Candidates:
         names = [RefinementStatus(number).name.lower() for number in result.status.tolist()]
         # (P,) what the solver made of each person, of REFINEMENTS
         self.tried = [
-            NO_SMPL if name == REFINED and not known else name for name, known in zip(names, smpl, strict=True)
+            NO_SMPL if name == REFINED and not known else name
+            for name, known in zip(names, smpl, strict=True)
         ]
         self._old = unpack(shard.labels)
         self._new = {name: x.copy() for name, x in self._old.items()}
@@ -47,7 +48,11 @@ class Candidates:
     def _take(self, rows: NDArray[np.bool_], result: RefinementResult) -> None:
         """Put the new parameters of some people (P,) in their places; frames stay continuous."""
         refined, new = result.refined, self._new
-        for name, x in (("skel_poses", refined.angles), ("skel_betas", refined.betas), ("skel_trans", refined.transl)):
+        for name, x in (
+            ("skel_poses", refined.angles),
+            ("skel_betas", refined.betas),
+            ("skel_trans", refined.transl),
+        ):
             new[name][rows] = x.numpy()[rows]
         sequences: dict[str, list[int]] = {}
         for i, meta in enumerate(self.shard.metas):
@@ -71,14 +76,16 @@ class Candidates:
         self._new["errors"][rows] = np.stack([distances.mean(1), distances.max(1)], 1)
         skin, target = (x - x.mean(1, keepdims=True) for x in (group.skin, group.target))
         self._moved[rows] = 1000 * np.linalg.norm(skin - target, axis=2).mean(1)
-        points = self.bodies.keypoints()(group.skin) + self._new["skel_trans"][rows].astype(np.float64)[:, None]
+        points = (
+            self.bodies.keypoints()(group.skin) + self._new["skel_trans"][rows].astype(np.float64)[:, None]
+        )
         own = np.array([self.shard.metas[i]["keypoints3d"] == "skel" for i in rows], bool)
         self._new["keypoints3d"][rows[own], :, :3] = points[own]
 
     def _measures(self, result: RefinementResult) -> RefinementMeasures:
         old, new = self._old, self._new
         excess = partial(_excess_deg, self.shard)
-        # Also of those whom the solver did not look at.
+        # Also of those that the solver did not look at.
         confidence = fitted_confidence(old["gtkps"][..., 2], self.shard.task.run.job.refine)
         move = np.linalg.norm(new["skel_trans"].astype(np.float64) - old["skel_trans"], axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from skelfit.bodies.angle_continuity import canonical_angles
 from skelfit.bodies.dofs import dof_limits
 from skelfit.bodies.limit_excess import limit_excess
@@ -77,7 +79,7 @@ def _with_label(row: ShardRow, label: FloatArray, identity: Mapping[str, Any]) -
     pipeline = identity["pipeline"]
     if (limit := pipeline["gates"]["limit_deg"]) is None:
         return row
-    limits, angles = dof_limits(pipeline["fit"]["limits"]), part["skel_poses"][None]
+    limits, angles = dof_limits(pipeline["fit"]["limits"]), part["skel_poses"][None].astype(np.float64)
     if row.sequence is not None:  # its angles are continuous in time, and may lie whole turns away
         angles = canonical_angles(angles, limits)
     (excess,), (worst,) = limit_excess(angles, limits)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -40,11 +41,18 @@ from skelfit.shards.label_vector import FloatArray, unpack
 from skelfit.verification.measures.posed_bodies import BodyModels
 
 
+class PeopleRefiner(Protocol):
+    """Refines people."""
+
+    def refine(self, problem: RefinementProblem) -> RefinementResult:
+        """What becomes of N people."""
+
+
 @dataclass(frozen=True)
 class RefinementStages:
     """How shards are refined."""
 
-    refiner: Refiner | None = None  # None: that of the run, which this process makes once
+    refiner: PeopleRefiner | None = None  # None: that of the run, which this process makes once
 
     def check(self, run: RefineRun) -> None:
         """Raise ConfigError when this skelfit gives other results than the run: a worker may have an older one."""
@@ -71,11 +79,12 @@ class RefinementStages:
         with stopwatch.phase("fit"):
             result = refiner.refine(problem) if len(problem) else None
             return [
-                _judged(shard, part, bodies) for shard, part in zip(shards, _parts(shards, result), strict=True)
+                _judged(shard, part, bodies)
+                for shard, part in zip(shards, _parts(shards, result), strict=True)
             ]
 
 
-def refine_batch(batch: ShardBatch, refiner: Refiner | None = None) -> BatchJob:
+def refine_batch(batch: ShardBatch, refiner: PeopleRefiner | None = None) -> BatchJob:
     """The work of a refinement: what there is to do with a batch."""
     return BatchJob(batch, RefinementStages(refiner))
 
@@ -89,7 +98,9 @@ def _problem(labels: FloatArray, shards: Sequence[SourceShard]) -> RefinementPro
     """The people of some shards. Whose camera is not known has intrinsics of 0."""
     metas = [meta for shard in shards for meta in shard.metas]
     part = {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in unpack(labels).items()}
-    known = torch.tensor([meta["camera"] and meta["coordinates"] == "camera" for meta in metas], dtype=torch.bool)
+    known = torch.tensor(
+        [meta["camera"] and meta["coordinates"] == "camera" for meta in metas], dtype=torch.bool
+    )
     return RefinementProblem(
         start=BodyParameters(part["skel_poses"], part["skel_betas"], part["skel_trans"]),
         female=torch.tensor([meta["skel_gender"] == "female" for meta in metas], dtype=torch.bool),

@@ -41,7 +41,9 @@ def read_source(task: RefineTask) -> SourceShard:
     rows, samples = tuple(read_rows(files.sidecar)), list(read_samples(files.tar))
     published = [row["key"] for row in rows if row["status"] in PUBLISHED]
     if [key for key, _, _ in samples] != published:
-        raise ShardError(files.tar, None, f"the {len(published)} people of the rows", f"{len(samples)} others")
+        raise ShardError(
+            files.tar, None, f"the {len(published)} people of the rows", f"{len(samples)} others"
+        )
     for key, label, meta in samples:
         if label.shape != (LABEL_SIZE,) or (missing := [name for name in META if name not in meta]):
             found = f"shape {label.shape}" if label.shape != (LABEL_SIZE,) else f"no {missing[0]}"

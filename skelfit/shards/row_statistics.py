@@ -1,7 +1,8 @@
 """Statistics of rows that merge in any order.
 
-Lengths, and the measures of refinements, are kept as whole numbers of 0.1 micrometre, so that sums are exact and a summary does not depend on
-how the people were divided into shards or on the order in which the shards were done.
+Lengths are kept as whole numbers of 0.1 micrometre, and the measures of refinements as whole numbers of 0.0001 of their
+units. So sums are exact, and a summary does not depend on how the people were divided into shards or on the order in
+which the shards were done.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ class Summary:
     stage_pve: dict[str, Distribution] = field(default_factory=dict)
     skel_genders: Counter[str] = field(default_factory=Counter)  # of the published people
     betas: dict[str, Distribution] = field(default_factory=dict)  # what the betas leave at rest
-    refinements: Counter[str] = field(default_factory=Counter)  # of REFINEMENTS, of the rows of refined shards
+    refinements: Counter[str] = field(
+        default_factory=Counter
+    )  # of REFINEMENTS, of the rows of refined shards
     refined: dict[str, Distribution] = field(default_factory=dict)  # PAIRED_MEASURES before and after
 
     @classmethod
@@ -162,7 +165,9 @@ class Summary:
             content["refinement"] = {
                 "statuses": {name: self.refinements[name] for name in REFINEMENTS if self.refinements[name]},
                 **{
-                    measure: {when: self.refined[f"{measure} {when}"].to_json() for when in ("before", "after")}
+                    measure: {
+                        when: self.refined[f"{measure} {when}"].to_json() for when in ("before", "after")
+                    }
                     for measure in PAIRED_MEASURES
                     if f"{measure} before" in self.refined
                 },

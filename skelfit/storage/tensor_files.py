@@ -12,6 +12,9 @@ from skelfit.errors import InputError
 from skelfit.storage import inert_pickle
 from skelfit.storage.path_checks import require_regular_file
 
+_ZIP = b"PK\x03\x04"
+_OLD_FORM = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # a pickled number, before torch 1.6
+
 
 def read_tensor_file(
     path: str | Path, expected: str, error: type[InputError], *, mapped: bool = False, objects: bool = False
@@ -19,8 +22,8 @@ def read_tensor_file(
     """The content of a file, with tensors on the CPU. Raises the error.
 
     expected: for its message. mapped: tensors are memory-mapped: each is read when it is used, and the file must not
-    change meanwhile (no effect for safetensors). objects: files from elsewhere may hold objects of any class; each
-    becomes an `InertObject`. Otherwise such a file is an error.
+    change meanwhile (no effect for safetensors and the form before torch 1.6). objects: files from elsewhere may hold
+    objects of any class; each becomes an `InertObject`. Otherwise such a file is an error.
     """
     require_regular_file(path, expected, error)
     try:
@@ -28,11 +31,11 @@ def read_tensor_file(
             from safetensors.torch import load_file
 
             return load_file(path)
-        is_zip = _is_zip(path)
+        is_zip = _is_zip(path, expected, error)
         if is_zip and _is_program(path):
             raise error(path, None, expected, "a TorchScript program, which is not read")
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
         except pickle.UnpicklingError:
             if not (objects and is_zip):
                 raise
@@ -48,10 +51,14 @@ def read_tensor_file(
         raise error(path, None, expected, " ".join(str(problem).split())[:200]) from None
 
 
-def _is_zip(path: str | Path) -> bool:
-    """Whether torch.load takes a file for a zip: its form since torch 1.6."""
+def _is_zip(path: str | Path, expected: str, error: type[InputError]) -> bool:
+    """Whether torch.load takes a file for a zip: its form since torch 1.6. Raises the error for other kinds."""
     with open(path, "rb") as stream:
-        return stream.read(4) == b"PK\x03\x04"
+        head = stream.read(len(_OLD_FORM))
+    if head.startswith(_ZIP) or head == _OLD_FORM:
+        return head != _OLD_FORM
+    kind = f"a file of another kind (it begins with {head[:8]!r})" if head else "an empty file"
+    raise error(path, None, expected, kind)
 
 
 def _is_program(path: str | Path) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from skelfit.errors import OutputError
+from skelfit.errors import ArgumentError, OutputError
 from skelfit.shards.keep_list import COLUMNS
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_json
@@ -29,18 +29,28 @@ class ReportFiles:
 def report_files(
     json: Place | None, html: Place | None, keep: Place | None, picture: Place | None = None
 ) -> ReportFiles:
-    """The paths, checked. Raises ArgumentError, and OutputError for a file that `verify` did not write."""
+    """The paths, checked. Raises ArgumentError for one file twice, OutputError for one that `verify` did not write."""
     files = ReportFiles(
         json=location_or_none("json", json, writing=True),
         html=location_or_none("html", html, writing=True),
         keep=location_or_none("keep", keep, writing=True),
         picture=location_or_none("picture", picture, writing=True),
     )
+    paths = {"json": files.json, "html": files.html, "keep": files.keep, "picture": files.picture}
+    check_distinct(paths)
     check_replaceable(files.json, "report (JSON) of verify", partial(is_report, version="skelfit-verify-"))
     check_replaceable(files.html, "page of verify", partial(is_page, title="skelfit"))
     check_replaceable(files.keep, "keep-list of verify", partial(is_table, columns=COLUMNS))
     check_replaceable(files.picture, "picture (JPEG)", is_jpeg)
     return files
+
+
+def check_distinct(paths: Mapping[str, Location | None]) -> None:
+    """Raise ArgumentError where two options name one file; paths: by option."""
+    options: dict[str, str] = {}
+    for option, path in paths.items():
+        if path is not None and (other := options.setdefault(str(path), option)) != option:
+            raise ArgumentError(option, f"another file than {other}", str(path))
 
 
 def check_replaceable(path: Location | None, kind: str, is_ours: Callable[[Location], bool]) -> None:

@@ -30,6 +30,7 @@ API = {
         "(poses, betas, trans, pve_mm, max_vertex_mm, status, reason, skel_gender, models, notes=())"
     ),
     "LabelledPerson": "(key, status, labels, meta, image)",
+    "RefinedPeople": "(poses, betas, trans, reprojection_px, objective, status)",
     "ShardPeople": "(shards, kept=None, images=True)",
     "SkelModel": "(asset, device='cpu', dtype=torch.float32)",
     "SkelfitError": "exception",
@@ -55,6 +56,9 @@ API = {
     "publish": (
         "(folder, to, *, private=True, revision=None, license=None, title=None, keep=None, dry_run=False, out=None, "
         "overwrite=False, workers=None, progress=False)"
+    ),
+    "refine": (
+        "(poses, betas, trans, keypoints2d, cam_int, *, gender='male', settings=None, models=None, device='auto')"
     ),
     "refine_shards": (
         f"(folder, out, *, settings=None, models=None, device='auto', fit_batch=None, writers=None, {_WORKERS}, "

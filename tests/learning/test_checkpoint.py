@@ -57,6 +57,39 @@ def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("config", None, "'config': expected dict, found NoneType"),
+        ("weights", [1], "'weights': expected dict, found list"),
+        ("models", 7, "'models': expected str, found int"),
+        ("weights", {"x": 1}, "'weights': expected those of its network, found Error"),
+        ("imported", "yes", r"'imported': expected dict \| None, found str"),
+    ],
+)
+def test_what_only_looks_like_a_checkpoint_is_refused(
+    key: str, value: object, message: str, whole: Path, tmp_path: Path
+) -> None:
+    content = load(whole / "best.pt")
+    torch.save(content | {key: value}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=f"x.pt: {message}"):
+        load_network(tmp_path / "x.pt")
+    if content.pop(key, None) is None:
+        return
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=f"'{key}': expected .*, found no such key"):
+        load_network(tmp_path / "x.pt")
+
+
+def test_weights_to_predict_with_are_no_training_to_continue(
+    shards: Path, config_file: Path, whole: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(whole / "best.pt", tmp_path / "checkpoints" / "step-00000010.pt")
+    result = run_train(config_file, "--shards", shards, "--out", tmp_path, "--resume")
+    assert result.exit_code == 2 and "'training': expected what a training needs" in result.output
+
+
+@pytest.mark.parametrize(
     ("change", "named"),
     [
         (("learning_rate: 1e-3", "learning_rate: 2e-3"), "optimizer.learning_rate: 0.001 against 0.002"),

@@ -13,7 +13,7 @@ import pytest
 from skelfit.errors import InputError
 from skelfit.learning.inference.given_images import GivenImage
 from skelfit.learning.inference.intrinsics import of_view
-from skelfit.learning.inference.person_boxes import BoxFile, PersonBox
+from skelfit.learning.inference.person_boxes import BoxFile, PersonBox, make_box
 from skelfit.learning.inference.photo_results import PhotoFile
 from skelfit.learning.inference.photos import PhotoSettings, prepare_photo
 from skelfit.learning.inference.upright_image import upright_frame
@@ -65,6 +65,7 @@ def test_boxes_of_a_file(content: Any, expected: list[PersonBox], unused: int, t
         ("[7]", "'entry 0': expected a detection with image_id"),
         ('[{"bbox": [1, 2, 3, 4]}]', "'entry 0': expected a detection with image_id"),
         ('{"a.jpg": 3}', "'a.jpg': expected a list of boxes, found int"),
+        ("[" * 100_000, "maximum recursion depth"),
         ('{"images": [3], "annotations": []}', "'images': expected an id and a file_name"),
     ],
 )
@@ -72,6 +73,12 @@ def test_files_without_boxes_are_refused(content: str, message: str, tmp_path: P
     (tmp_path / "boxes.json").write_text(content)
     with pytest.raises(InputError, match=message):
         BoxFile(tmp_path / "boxes.json")
+
+
+@pytest.mark.parametrize("bbox", ["1234", [1, 2, 3, 10**400]])
+def test_boxes_of_no_numbers(bbox: object) -> None:
+    assert make_box(bbox).fault.startswith("expected x, y, width, height in px, found ")
+    assert make_box([1, 2, 3, 4], None).fault.endswith("found [1, 2, 3, 4], score None")
 
 
 def test_invalid_boxes(photos: Path, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from PIL import Image
 from prediction_runs import parameters_of, rows_of, run_predict
 
 from skelfit.bodies.model_set import ModelSet
+from skelfit.exports.output_folder import prepare_folder
+from skelfit.learning.inference.prediction_files import PEOPLE_NAME, RECORD_NAME
 from skelfit.learning.training import checkpoint
 
 
@@ -150,6 +152,29 @@ def test_existing_files_are_not_overwritten(trained: Path, photos: Path, tmp_pat
     after = {p.name: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert set(before) - set(after) == {"000000000000.jpg"} and after["mine.txt"] == b"mine"
     assert after["people.npz"] == before["people.npz"]
+
+
+@pytest.mark.parametrize("files", [5, ["people.npz", 3], None])
+def test_records_that_others_wrote_remove_nothing(files: object, tmp_path: Path) -> None:
+    (tmp_path / RECORD_NAME).write_text(json.dumps({"files": files}))
+    (tmp_path / PEOPLE_NAME).write_text("mine")
+    prepare_folder(tmp_path, True, RECORD_NAME)
+    assert (tmp_path / PEOPLE_NAME).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("x.tar", "--margin", 2), "give either photos or shards"),
+        (("x.tar", "--min-score", 0.9), "give either photos or shards"),
+        (("x.jpg", "--min-score", 0.9, "--box", "1,2,3,4"), "--min-score is for --boxes and --detector"),
+    ],
+)
+def test_options_that_do_not_apply_are_refused(
+    options: tuple[object, ...], message: str, tmp_path: Path
+) -> None:
+    result = run_predict("no.pt", *options, "--out", tmp_path / "out")
+    assert result.exit_code == 2 and message in result.output
 
 
 def test_no_people_exit_with_1(trained: Path, tmp_path: Path) -> None:

@@ -248,6 +248,14 @@ def test_nothing_in_a_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert os.listdir() == ["x.ckpt"]
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    weights = weights_of("hsmr")
+    weights["head.init_cam"][0, 1] = float("nan")
+    write_published("hsmr", tmp_path / "x.pth", weights)
+    with pytest.raises(ModelError, match="'head.init_cam': expected finite numbers, found others"):
+        import_checkpoint(tmp_path / "x.pth")
+
+
 def test_files_that_are_cut_off_are_refused(tmp_path: Path) -> None:
     write_published("hsmr", tmp_path / "x.pth")
     whole = (tmp_path / "x.pth").read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -189,6 +190,24 @@ def test_a_folder_with_files_is_refused(shards: Path, config_file: Path, tmp_pat
     assert run_train(*arguments, "--overwrite").exit_code == 0
     assert (tmp_path / "thesis.txt").read_text() == "mine"
     assert [line["step"] for line in read_log(tmp_path)][0] == 1 and read_log(tmp_path)[0]["loss"] != 3
+
+
+@pytest.mark.parametrize("lacking", ["shards", "weights"])
+def test_a_training_is_removed_only_for_one_that_begins(
+    lacking: str, whole: Path, shards: Path, config_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    before = sorted(out.rglob("*"))
+    options = {"shards": ("--shards", tmp_path / "typo"), "weights": ("--shards", shards)}[lacking]
+    if lacking == "weights":
+        text = config_file.read_text().replace("random: true", f"checkpoint: {tmp_path}/typo.pth")
+        config_file = tmp_path / "start.yaml"
+        config_file.write_text(text)
+    result = run_train(config_file, *options, "--out", out, "--overwrite")
+    assert result.exit_code == 2 and "typo" in result.output and sorted(out.rglob("*")) == before
+    assert run_train(config_file, *options, "--out", tmp_path / "new").exit_code == 2
+    assert not (tmp_path / "new").exists()
 
 
 def test_invalid_commands_are_refused(shards: Path, config_file: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from skelfit.cli import main
 from skelfit.errors import ArgumentError, InputError, ModelError
 from skelfit.protocols.evaluation_files import COLUMNS
 from skelfit.protocols.evaluation_run import evaluate
+from skelfit.verification.report_files import report_files
 
 COUNT = 6
 
@@ -46,6 +47,25 @@ def labels(tmp_path_factory: pytest.TempPathFactory, people: MadePeople) -> Path
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def test_bodies_that_no_number_holds_have_a_status(tmp_path: Path, people: MadePeople) -> None:
+    """A label and a prediction with finite numbers, whose bodies reach beyond all measure."""
+    betas, of_labels = people.skel_betas.copy(), people.betas.copy()
+    betas[1], of_labels[2] = 1e30, 1e30
+    labels = write_camerahmr(tmp_path / "labels.npz", people, shape=of_labels)
+    predictions = write_skel(tmp_path / "p.npz", people, skel_betas=betas)
+    report = evaluate(predictions, protocol="camerahmr-3dpw", labels=labels).report
+    assert report["rows"]["statuses"] == {"ok": COUNT - 2, "not_finite": 1, "bad_label": 1}
+    assert report["stages"][-1]["people"] == COUNT - 2
+
+
+def test_two_reports_are_two_files(tmp_path: Path, labels: Path) -> None:
+    both = ("--json", tmp_path / "report", "--html", tmp_path / "report")
+    done = run(labels, "--protocol", "camerahmr-3dpw", "--labels", labels, *both)
+    assert done.exit_code == 2 and "--html: expected another file than json" in done.output
+    with pytest.raises(ArgumentError, match="keep: expected another file than html"):
+        report_files(None, tmp_path / "report", tmp_path / "report")
 
 
 def test_every_row_has_a_status(tmp_path: Path, people: MadePeople, labels: Path) -> None:
@@ -175,6 +195,8 @@ def test_models_without_what_a_protocol_needs(
             "'skel_gender': expected male or female, once or for each person; or predict.json .*, found no such key",
         ),
         ({"skel_gender": np.array("neutral")}, "'skel_gender': expected male or female"),
+        ({"row": np.array([0, 1, np.nan, 3, 4, 5])}, "'row': expected whole numbers, found nan"),
+        ({"row": np.array([0, 1, 2.5, 3, 4, 5])}, "'row': expected whole numbers, found 2.5"),
         ({"skel_betas": np.zeros((COUNT, 4))}, "'skel_betas': expected numbers of shape"),
         (
             {"photo": None},

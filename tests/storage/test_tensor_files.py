@@ -154,4 +154,19 @@ def test_damaged_files_and_programs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="more than plain data and tensors"):
         read(path)
     torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
-    assert torch.equal(read(path)["a"], torch.ones(2))
+    for mapped in (False, True):  # a file in this form cannot be mapped
+        assert torch.equal(read(path, mapped=mapped)["a"], torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "an empty file"),
+        (b"<!doctype html>", "a file of another kind .it begins with b'<!doctyp'"),
+        (pickle.dumps([1]), "a file of another kind"),
+    ],
+)
+def test_files_of_another_kind_are_refused(content: bytes, found: str, tmp_path: Path) -> None:
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(InputError, match=f"x.pt: expected a checkpoint, found {found}"):
+        read(tmp_path / "x.pt", mapped=True)

@@ -1,4 +1,4 @@
-"""Finished shards of people whose keypoints are not where their labels are, some of them hostile; and a stand-in refiner.
+"""Finished shards of people whose keypoints are not where their labels are, some hostile; and a stand-in refiner.
 
 Seeds are fixed: the same rows have the same status in each test.
 """
@@ -52,8 +52,8 @@ _MOVED = ("hip_flexion", "hip_adduction", "knee_angle", "elbow_flexion")
 def make_source(folder: Path, models: ModelSet) -> Path:
     """Three finished shards with images. The pictures show the fits with other angles of hips, knees and elbows.
 
-    NAN_ROW is a bad label; UNSEEN_ROW has no confidence, BEHIND_ROW is behind the camera, THREE_ROW has three keypoints,
-    those of SWAPPED_ROW have left and right exchanged, and NEAR_ROW's are where the fit is.
+    NAN_ROW is a bad label; UNSEEN_ROW has no confidence, BEHIND_ROW is behind the camera, THREE_ROW has three
+    keypoints, those of SWAPPED_ROW have left and right exchanged, and NEAR_ROW's are where the fit is.
     """
     folder.mkdir(parents=True)
     pipeline = replace(load_pipeline(PIPELINE), shard_size=SHARD_SIZE)
@@ -92,7 +92,9 @@ def make_source(folder: Path, models: ModelSet) -> Path:
         models_sha256=models.sha256,
         pipeline=pipeline,
         labels=(
-            LabelFile(str(store), labels.name, store_info(store).sha256, PEOPLE, "camerahmr", "neutral", "none"),
+            LabelFile(
+                str(store), labels.name, store_info(store).sha256, PEOPLE, "camerahmr", "neutral", "none"
+            ),
         ),
     )
     with writing(folder / "out", run.subset):
@@ -128,10 +130,14 @@ class StandInRefiner:
         """What depends on a person's own numbers alone."""
         self.people.append(len(problem))
         angles = problem.start.angles.clone()
-        chosen = ((angles.double().sum(1) + problem.start.betas.double().sum(1)) * 1000).round().long() % 2 == 0
+        chosen = (
+            (angles.double().sum(1) + problem.start.betas.double().sum(1)) * 1000
+        ).round().long() % 2 == 0
         angles[:, [6, 13]] += 0.01
         refined = BodyParameters(
-            torch.where(chosen[:, None], angles, problem.start.angles), problem.start.betas, problem.start.transl
+            torch.where(chosen[:, None], angles, problem.start.angles),
+            problem.start.betas,
+            problem.start.transl,
         )
         status = torch.where(chosen, int(RefinementStatus.REFINED), int(RefinementStatus.UNCHANGED))
         pair = torch.tensor([[2.0, 1.0]]).repeat(len(problem), 1)

@@ -48,6 +48,8 @@ def labelled_people(
         turn=torch.zeros(count, dtype=dtype),
         has_pose=torch.ones(count, dtype=torch.bool),
         has_betas=torch.ones(count, dtype=torch.bool),
+        extreme=torch.zeros(count, dtype=torch.bool),
+        fitted_points=torch.zeros(count, dtype=torch.bool),
         left_out=torch.zeros(count, 3, dtype=torch.int64),
         keys=tuple(f"p{i}" for i in range(count)),
     )

@@ -18,6 +18,7 @@ from skelfit.bodies.dofs import DOF_NAMES, dof_limits
 from skelfit.cli import main
 from skelfit.config.manifest import Manifest
 from skelfit.config.pipeline import Pipeline
+from skelfit.config.refine_job import RefineJob
 from skelfit.config.yaml_dataclasses import type_name
 from skelfit.learning.training.training_config import TrainConfig
 from skelfit.shards.label_vector import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, schema
@@ -29,6 +30,10 @@ DOF_NAMES_PATH = f"{dof_limits.__module__}.DOF_NAMES"
 CONFIGURATIONS: dict[str, tuple[type, str]] = {
     "Manifest": (Manifest, "What a subset is: `manifests/*.yaml`. The guide is [datasets](../manifests.md)."),
     "Pipeline": (Pipeline, "How a job runs: `pipelines/*.yaml`. The guide is [pipelines](../pipelines.md)."),
+    "Refinement": (
+        RefineJob,
+        "How shards are refined: a file for `skelfit refine --settings`. The guide is [refine](../refine.md).",
+    ),
     "Training": (
         TrainConfig,
         "What is trained: `pipelines/train-*.yaml`. The guide is [train](../train.md).",

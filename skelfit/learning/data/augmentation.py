@@ -45,6 +45,7 @@ class Variation:
     flip: bool = False
     turn: float = 0.0  # rad from x (right) to y (down), of the content
     degrade: int | None = None  # seed of the degradations; None: none
+    extreme: bool = False  # the square shows a part of the body
 
 
 def draw(
@@ -56,16 +57,18 @@ def draw(
     size, right, down = (min(1.0, max(-1.0, x)) for x in normal[:3])
     turn = min(2.0, max(-2.0, normal[3])) * radians(config.rotation)
     *colors, extreme, part, turned, seed, flip = rng.random(8).tolist()
+    shown = square
     if extreme < config.extreme_crop:
-        square = part_of(square, keypoints, part)
-    x, y = (at + config.shift * by * square.side for at, by in ((square.x, right), (square.y, down)))
+        shown = part_of(square, keypoints, part)
+    x, y = (at + config.shift * by * shown.side for at, by in ((shown.x, right), (shown.y, down)))
     red, green, blue = (1 + config.color * (2 * c - 1) for c in colors)
     return Variation(
-        Square(x, y, square.side * (1 + config.scale * size)),
+        Square(x, y, shown.side * (1 + config.scale * size)),
         (red, green, blue),
         flip < config.flip,
         turn if turned < config.rotation_rate else 0.0,
         int(seed * 2**31) if config.degrade else None,
+        shown != square,
     )
 
 

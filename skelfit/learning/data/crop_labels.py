@@ -59,6 +59,8 @@ def batch_of(
         turn=torch.from_numpy(turn),
         has_pose=torch.from_numpy(counts.has_pose),
         has_betas=torch.from_numpy(counts.has_betas),
+        extreme=torch.tensor([variation.extreme for variation in variations]),
+        fitted_points=torch.tensor([meta["keypoints3d"] == "skel" for meta in metas]),
         left_out=torch.from_numpy(counts.left_out),
         keys=tuple(person.key for person in people),
     )

@@ -244,7 +244,11 @@ def _samples(tar: str, *, images: bool) -> Iterator[dict[str, Any]]:
 
 
 def _log_damage(error: Exception) -> bool:
-    _log.warning("a damaged shard, or a part of one, is left out: %s", error)
+    # Webdataset adds the stream and the path of the tar to the arguments of an error.
+    texts = [part for part in reversed(error.args) if isinstance(part, str)]
+    if isinstance(error, OSError) and error.filename is not None:
+        texts.insert(0, str(error.filename))
+    _log.warning("a damaged shard, or a part of one, is left out: %s", ": ".join(texts))
     return True
 
 

@@ -38,6 +38,8 @@ class TrainingBatch:
     turn: Tensor  # (B,) rad from x to y: then turned about the principal point; all fields but image_size are so, too
     has_pose: Tensor  # (B,) bool: the poses count
     has_betas: Tensor  # (B,) bool: the betas count
+    extreme: Tensor  # (B,) bool: the crop shows a part of the body, by augmentation
+    fitted_points: Tensor  # (B,) bool: the 3D keypoints are those of the label's SKEL body
     left_out: Tensor  # (B,3) how many labels do not count by the configuration: 2D keypoints, poses, betas
     keys: tuple[str, ...]
     observations: Tensor | None = None  # (B,N,n) of a frozen backbone, in place of images

@@ -52,7 +52,7 @@ class BoxFile:
             content = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise InputError(path, None, _EXPECTED, "no such file") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # the last: lists in lists, thousands deep
             raise InputError(path, None, _EXPECTED, str(error)) from None
         self._by_name: dict[str, list[PersonBox]] = {}
         for name, box in _entries(content, path):
@@ -126,13 +126,15 @@ def _detections(
 def make_box(content: Any, score: Any = 1.0) -> PersonBox:
     """A box of x, y, width, height and perhaps a score."""
     try:
-        numbers = [float(number) for number in content]
+        numbers = [] if isinstance(content, str) else [float(number) for number in content]
         if len(numbers) == 4:
             numbers.append(float(score))
         x, y, width, height, confidence = numbers
         if all(map(math.isfinite, numbers)) and min(width, height) > 0:
             return PersonBox(x, y, width, height, confidence)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     fault = f"expected x, y, width, height in px, found {str(content)[:80]}"
+    if score != 1.0:
+        fault += f", score {str(score)[:20]}"
     return PersonBox(math.nan, math.nan, math.nan, math.nan, 0.0, fault)

@@ -18,7 +18,9 @@ def load_plug_in(option: str, name: str, does: str) -> Callable[[Any], Any]:
     option and does: the option that names it and what the function does, for messages. Raises InputError.
     """
     expected = f"package.module:callable, which {does}"
-    module, _, attribute = name.partition(":")
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise InputError(option, name, expected, "no colon")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:

@@ -73,6 +73,8 @@ def import_checkpoint(path: Path, kind: str | None = None) -> ImportedCheckpoint
     _check(
         path, expected, [name for name in missing if name not in lacking], _misfits(shapes, taken), unknown
     )
+    if wrong := [name for name, tensor in taken.items() if not _is_finite(tensor)]:
+        raise ModelError(path, wrong[0], "finite numbers", f"others, and in {len(wrong) - 1} more weights")
     data = DataConfig(held_out=0.0, widen=published.widen)
     training = asdict(TrainConfig(published.title, data=data, network=config))
     del training["data"]["subsets"]  # there are none
@@ -121,6 +123,10 @@ def _backbone_alone(path: Path) -> ModelError:
         VitPose(size).weights_in(path)
     how = f"give network.backbone: {size} and the file as network.checkpoint, or by --checkpoint"
     return ModelError(path, None, "a network", f"a backbone alone, which needs no import: {how}")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return tensor.is_meta or bool(tensor.isfinite().all())
 
 
 def _first(beginnings: Mapping[str, str], name: str) -> str:

@@ -32,6 +32,9 @@ FOLDER_NAME = "checkpoints"
 # Options that may change when a training continues: they affect neither what is learnt nor the data.
 _FREE = ("name", "network.checkpoint", "network.random", "output.", "validation.")
 
+_KEYS: dict[str, Any] = {"step": int, "config": dict, "models": str, "weights": dict}
+_KEYS |= dict.fromkeys(("measured", "training", "imported"), dict | None)
+
 
 class CheckpointError(InputError):
     """A checkpoint that cannot be used."""
@@ -80,6 +83,10 @@ def load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         kind = content.get("format", "none") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(path, "format", FORMAT, str(kind))
+    for key, kind in _KEYS.items():
+        if not isinstance(value := content.get(key), kind):
+            found = type(value).__name__ if key in content else "no such key"
+            raise CheckpointError(path, key, getattr(kind, "__name__", str(kind)), found)
     return content
 
 
@@ -98,10 +105,7 @@ def load_network(path: str | Path) -> TrainedNetwork:
         found = f"the start of a training: no {missing[0]} and {len(missing) - 1} more"
         raise CheckpointError(path, "weights", "those of a whole network", found)
     network = make_network(config.network)
-    try:
-        network.load_state_dict(content["weights"])
-    except RuntimeError as error:
-        raise CheckpointError(path, "weights", "those of its network", str(error)[:200]) from None
+    _set_weights(network, content["weights"], path)
     return TrainedNetwork(network.eval(), config, content["models"])
 
 
@@ -121,13 +125,21 @@ def load_start(network: Network, path: str | Path) -> bool:
         raise CheckpointError(path, "config", "the network that is trained", ", ".join(differs[:5]))
     missing = _missing(content)
     own = network.state_dict()
-    network.load_state_dict({name: own[name] for name in missing} | content["weights"])
+    _set_weights(network, {name: own[name] for name in missing if name in own} | content["weights"], path)
     return not missing
+
+
+def _set_weights(network: Network, weights: Mapping[str, Any], path: str | Path) -> None:
+    """Give a network its weights. Raises CheckpointError where they are not those of it."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(path, "weights", "those of its network", str(error)[:200]) from None
 
 
 def _missing(content: Mapping[str, Any]) -> list[str]:
     """The weights that an imported checkpoint has nothing for."""
-    return list((content.get("imported") or {}).get("missing", ()))
+    return list(map(str, (content.get("imported") or {}).get("missing") or ()))
 
 
 class CheckpointProgress(NamedTuple):
@@ -159,7 +171,8 @@ def progress(path: Path, config: TrainConfig, models: str) -> CheckpointProgress
     if models != content["models"]:
         expected = f"the body models that it was trained with (sha256 {content['models'][:12]})"
         raise CheckpointError(path, "models", expected, f"others (sha256 {models[:12]})")
-    training = content["training"]
+    if (training := content["training"]) is None:
+        raise CheckpointError(path, "training", "what a training needs to continue", "none, as in best.pt")
     return CheckpointProgress(content["step"], training["steps"], longer)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from skelfit.config.yaml_dataclasses import bounded, build, load_yaml
 from skelfit.errors import ConfigError
 from skelfit.learning.backbones.backbone_registry import BACKBONES
+from skelfit.learning.data.better_labels import BetterLabelsConfig
 from skelfit.learning.data.data_loader import DataConfig
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.learning.networks.network import NetworkConfig
@@ -103,6 +104,8 @@ class TrainConfig:
     coarse: OptimizerConfig | None = None
     # length and learning rate of the main stage
     optimizer: OptimizerConfig = OptimizerConfig(epochs=30, warm_up_epochs=1.0)
+    # labels that get better while the network learns; null: they stay as they are
+    better_labels: BetterLabelsConfig | None = None
     validation: ValidationConfig = ValidationConfig()  # when and on which people errors are measured
     output: OutputConfig = OutputConfig()  # how often something is written
 

@@ -20,6 +20,7 @@ from skelfit.bodies.continuous_pose import angles_to_pose
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skins import SkelSkins
 from skelfit.errors import ConfigError
+from skelfit.learning.data.better_labels import RefinePeople
 from skelfit.learning.data.data_loader import Loader, each_once
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.data.training_batch import TrainingBatch
@@ -40,7 +41,7 @@ class TrainingObserver(Protocol):
     """Is told of the progress of a training, and may end it."""
 
     def begins(self, config: TrainConfig) -> None:
-        """Before the first step, with the configuration whose lengths are in steps."""
+        """When all is there that a training needs, before its first step; config: with its lengths in steps."""
 
     def step(self, done: int, loss: float) -> None:
         """After each step."""
@@ -72,12 +73,20 @@ def train(
     observer: TrainingObserver,
     *,
     resume: bool = False,
+    refine: RefinePeople | None = None,
 ) -> TrainingEnd:
     """Train, and write checkpoints and a log to a folder. resume: continue from its last checkpoint, if there is one.
+
+    refine: how people are refined, for config.better_labels; the fit is no part of the trainer.
 
     Raises ConfigError, ShardError, CheckpointError, ModelError, OutputError, and SkelfitError when nothing is learnt.
     """
     ready(config, config.name)
+    if (config.better_labels is None) != (refine is None):
+        expected = "a function that refines, and only with it"
+        raise ConfigError(
+            config.name, "better_labels", expected, "none" if refine is None else "one without it"
+        )
     content = None
     if path := checkpoint.latest(out) if resume else None:
         progress = checkpoint.progress(path, config, models.sha256)
@@ -97,16 +106,16 @@ def train(
     in_steps = config.in_steps(epoch.batches)
     if any(stage.epochs for stage in config.stages.values()):
         observer.say(f"an epoch: {epoch.samples} people, {epoch.batches} batches of each process")
-    observer.begins(in_steps)
     torch.manual_seed(config.data.seed)
     network = make_network(config.network)
     if content is None:
         start = config.network.checkpoint
         if start is None or not checkpoint.load_start(network, start):
             set_mean(network, config)
-    else:
+    observer.begins(in_steps)
+    if content is not None:
         observer.say(f"going on after step {content['step']}, from {path}")
-    return _TrainingRun(config, in_steps, out, network, models, group, observer).to_the_end(content)
+    return _TrainingRun(config, in_steps, out, network, models, group, observer, refine).to_the_end(content)
 
 
 def set_mean(network: Network, config: TrainConfig) -> None:
@@ -151,10 +160,11 @@ class _TrainingRun:
         models: ModelSet,
         group: ProcessGroup,
         observer: TrainingObserver,
+        refine: RefinePeople | None,
     ) -> None:
         """given: the configuration as checkpoints hold it; config: the same with its lengths in steps."""
         self.given, self.config, self.out, self.models = given, config, out, models
-        self.group, self.observer = group, observer
+        self.group, self.observer, self.refine = group, observer, refine
         self.network = network.to(group.device)
         self.skins = SkelSkins(models, config.skel_gender, group.device)
         self.measured: Measured | None = None
@@ -164,7 +174,8 @@ class _TrainingRun:
 
     def to_the_end(self, content: Mapping[str, Any] | None) -> TrainingEnd:
         """All steps that are left after a checkpoint, or those until the observer stops the training."""
-        stages, first, done = TrainingStages(self.config, self.network, self.models, self.group), 0, 0
+        stages = TrainingStages(self.config, self.network, self.models, self.group, refine=self.refine)
+        first = done = 0
         if content is not None:
             self.network.load_state_dict(content["weights"])
             self.measured, done, training = content["measured"], content["step"], content["training"]
@@ -175,6 +186,8 @@ class _TrainingRun:
                 if content is not None and number == first:
                     stage.trainer.resume(content["training"]["trainer"])
                     stage.loader.resume(content["training"]["loader"])
+                    if stage.labels is not None:
+                        stage.labels.resume(content["training"]["labels"])
                 stopped = self._steps(stage, number)
                 done, self.skipped = stage.done, self.skipped + stage.trainer.skipped
                 if stopped:
@@ -193,6 +206,7 @@ class _TrainingRun:
             window.append(self._step(stage.trainer, stream))
             done = stage.done
             self.observer.step(done, window[-1].terms["loss"])
+            self._refine(stage)
             asked = torch.tensor(float(self.observer.stop()), device=self.group.device)
             stop = bool(self.group.mean(asked) > 0)  # all processes end after the same step
             if done % every.log == 0 or stage.finished:
@@ -214,6 +228,16 @@ class _TrainingRun:
         people = sum(map(len, batches)) * self.group.part.of
         left_out = torch.stack([batch.left_out.sum(0) for batch in batches]).sum(0)
         return _Step(terms, people, left_out, waited, perf_counter() - began)
+
+    def _refine(self, stage: TrainingStage) -> None:
+        """Make labels better where it is time, for the samples that come."""
+        counts = None if stage.labels is None else stage.labels.after_step(stage.trainer.steps)
+        if counts is not None:
+            self._write(stage.done, {"better_labels": counts})
+            self.observer.say(
+                f"step {stage.done}: {counts['better']} of {counts['tried']} refined predictions are better labels; "
+                f"{counts['labels']} so far"
+            )
 
     def _left_out(self, window: Sequence[_Step]) -> dict[str, Any]:
         """How many labels of all processes did not count since the last line, where a filter is configured."""
@@ -253,10 +277,11 @@ class _TrainingRun:
 
     def _save(self, stage: TrainingStage, number: int) -> None:
         stage.trainer.even_out()
+        labels = None if stage.labels is None else stage.labels.state()  # of all processes
         if self.group.first:
             training: dict[str, Any] = {"stage": number, "best": self.best, "skipped": self.skipped}
             training |= {"steps": self.config.steps}
-            training |= {"trainer": stage.trainer.state(), "loader": stage.loader.state()}
+            training |= {"trainer": stage.trainer.state(), "loader": stage.loader.state(), "labels": labels}
             content, keep = self._content(stage, training), self.config.output.keep
             checkpoint.save_numbered(self.out, stage.done, content, keep)
 

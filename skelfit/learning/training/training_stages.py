@@ -13,6 +13,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.learning.backbones.heatmaps import heatmap_training_loss
 from skelfit.learning.data.backbone_cache import BackboneCache, observe_batches
+from skelfit.learning.data.better_labels import BetterLabels, RefinePeople
 from skelfit.learning.data.data_loader import Loader, each_once
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.data.training_batch import TrainingBatch
@@ -31,6 +32,7 @@ class TrainingStage:
     before: int = 0  # steps of the stages before it
     prefix: str = ""  # of the part's names in the state dict of the whole network
     cache: BackboneCache | None = None  # in place of images
+    labels: BetterLabels | None = None  # in place of those of the shards
 
     @property
     def done(self) -> int:
@@ -44,7 +46,9 @@ class TrainingStage:
 
     def batches(self) -> Iterator[TrainingBatch]:
         """Batches from the loader's position on, without end."""
-        batches = chain.from_iterable(repeat(self.loader))
+        batches: Iterator[TrainingBatch] = chain.from_iterable(repeat(self.loader))
+        if self.labels is not None:
+            batches = map(self.labels.better, batches)
         return batches if self.cache is None else map(self.cache.add_to, batches)
 
     def weights(self, network: Network) -> dict[str, Tensor]:
@@ -63,12 +67,17 @@ class TrainingStages:
         models: ModelSet,
         group: ProcessGroup,
         cache: BackboneCache | None = None,
+        refine: RefinePeople | None = None,
     ) -> None:
-        """cache: what the network's detector observes, which has learnt already.
+        """cache: what the network's detector observes, which has learnt already; refine: for config.better_labels.
 
         Raises ModelError when the models lack the SKEL or its keypoints.
         """
         self.config, self.network, self.group, self._cache = config, network, group, cache
+        self.labels: BetterLabels | None = None
+        if config.better_labels is not None:
+            assert refine is not None
+            self.labels = BetterLabels(config.better_labels, config.skel_gender, models, group, refine)
         self.body = SkelKeypoints(models, config.skel_gender, group.device)
         makers = (
             (config.keypoints, self.keypoints),
@@ -107,6 +116,8 @@ class TrainingStages:
         def loss_function(network: nn.Module, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
             crop = batch.cam_int, batch.center, batch.box_size
             prediction = network(batch.image, *crop, batch.observations)
+            if self.labels is not None:
+                self.labels.see(prediction, batch, trainer.steps)
             return training_loss(prediction, batch, self.body, config.losses)
 
         cache = (
@@ -114,7 +125,7 @@ class TrainingStages:
         )  # before the trainer: this freezes the detector
         trainer = Trainer(self.network, loss_function, config.optimizer, self.group, config.data.seed)
         before = config.steps - config.optimizer.length
-        return TrainingStage(trainer, self._loader(cache), before, cache=cache)
+        return TrainingStage(trainer, self._loader(cache), before, cache=cache, labels=self.labels)
 
     def _loader(self, cache: BackboneCache | None) -> Loader:
         """With images or, of people in the cache, without."""

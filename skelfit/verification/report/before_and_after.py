@@ -37,7 +37,9 @@ def other_people(
 
 def _differs(sample: StoredPerson, parameters: Mapping[str, Any]) -> bool:
     """Whether a person has other parameters than the report says, which has six decimals of them."""
-    return not all(np.allclose(sample.fields[name], parameters[name], rtol=0, atol=1e-6) for name in _PARAMETERS)
+    return not all(
+        np.allclose(sample.fields[name], parameters[name], rtol=0, atol=1e-6) for name in _PARAMETERS
+    )
 
 
 def figures_of(people: Mapping[str, StoredPerson], models: ModelSet) -> dict[str, dict[str, Any]]:

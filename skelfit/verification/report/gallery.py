@@ -209,7 +209,7 @@ class PosableFigure:
 
 
 def crop_photo(sample: StoredPerson, joints_m: Array, before_m: Array | None = None) -> PersonPhoto | None:
-    """The photo cropped to the person, with projected joints (24,3) m, and those before; None without image or camera."""
+    """The photo cropped to the person, with projected joints (24,3) m, now and before; None without image or camera."""
     meta = sample.meta
     if (
         sample.image is None

@@ -26,7 +26,7 @@ MOST, _COLUMNS = 8, 4  # people, and how many in a row of the picture
 _SIDE, _LINE, _GAP = 300, 16, 6  # px: of the square of a person, of a line of text, between people
 _AGAINST, _THIS, _GIVEN = (255, 93, 143), (255, 243, 196), (58, 214, 197)
 _DARK = (28, 30, 36)
-_CRITERIA = ("refined_gain", "refined_moved_mm")  # whom to show first
+_CRITERIA = ("refined_gain", "refined_moved_mm")  # who is shown first
 
 
 def draw_pairs(
@@ -34,7 +34,7 @@ def draw_pairs(
 ) -> bytes | None:
     """A JPEG of people of a report who are other in `against`; None where none of them has a photo.
 
-    Those whom a refinement brought nearest to their keypoints come first, then those whom it moved most.
+    Those who came nearest to their keypoints in a refinement are first, then those who moved most.
     """
     worst = report.get("worst", ())
     first = chain.from_iterable([p for p in worst if name in p["worst_by"]] for name in _CRITERIA)

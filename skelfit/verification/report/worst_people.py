@@ -47,7 +47,7 @@ def _gain(refinement: Mapping[str, Any]) -> float:
 
 
 # Smallest value by criterion with which a person counts as one of the worst; mm, degrees, a share of the box side, or
-# shoulder-hip lengths. The last two are of refined shards: who moved most, and whom it brought nearest.
+# shoulder-hip lengths. The last two are of refined shards: who moved most, and who came nearest.
 LEAST: Mapping[str, float] = {
     "pve_mm": 1.0,
     "max_vertex_mm": 5.0,
