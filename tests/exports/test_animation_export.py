@@ -41,8 +41,8 @@ class Made:
         betas, q, trans = (torch.tensor(part) for part in parts)
         shape = model.shape(betas)
         posed = model.forward(shape, q, trans)
-        parts = (posed.joints, posed.vertices, model.bones(shape, q, trans))
-        return tuple(part.numpy() * TO_VIEWER for part in parts)  # type: ignore[return-value]
+        bones = model.bones(shape, q, trans).numpy() * TO_VIEWER
+        return posed.joints.numpy() * TO_VIEWER, posed.vertices.numpy() * TO_VIEWER, bones
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from skelfit.bodies.dofs import NUM_JOINTS, SKEL_JOINT_NAMES, SKEL_PARENTS
@@ -91,7 +92,7 @@ def _material(name: str) -> dict[str, Any]:
     return material | {"pbrMetallicRoughness": surface}
 
 
-def _inverse_binds(rest: Array) -> Array:
+def _inverse_binds(rest: Array) -> NDArray[np.float32]:
     """(24,4,4) float32, column by column: from the T-pose to the joints."""
     matrices = np.tile(np.eye(4, dtype=np.float32), (len(rest), 1, 1))
     matrices[:, 3, :3] = -rest
