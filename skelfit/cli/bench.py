@@ -17,7 +17,14 @@ from skelfit.benchmark.text_table import table
 from skelfit.bodies.model_set import find_models
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FILE
-from skelfit.cli.shared_options import COUNT, device_option, json_option, models_option, pipeline_option
+from skelfit.cli.shared_options import (
+    COUNT,
+    FiniteRange,
+    device_option,
+    json_option,
+    models_option,
+    pipeline_option,
+)
 from skelfit.config.pipeline import load_pipeline
 from skelfit.config.pipeline_choice import chosen_pipeline
 from skelfit.errors import OutputError
@@ -42,7 +49,7 @@ BATCHES = {"cpu": (128, 256, 512), "cuda": (64, 256, 1024, 4096, 16384)}
     type=FILE,
     help="All there is to know of a device instead, compared with this CPU: Markdown here, and JSON beside it.",
 )
-@click.option("--seconds", type=click.FloatRange(min=0), help="With --report: on end  [default: 60].")
+@click.option("--seconds", type=FiniteRange(min=0), help="With --report: on end  [default: 60].")
 @click.option("--converted", type=COUNT, help="With --report: people of the conversions  [default: 2000].")
 @click.option(
     "--people", type=COUNT, help="Everyday poses, and as many extreme ones  [default: 2048, on a GPU 32768]."

@@ -11,7 +11,7 @@ from skelfit.bodies.model_set import find_models
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.path_types import FILE_PLACE, FOLDER_PLACE, OUT_FILE
-from skelfit.cli.shared_options import json_option, keep_option, models_option
+from skelfit.cli.shared_options import FiniteRange, json_option, keep_option, models_option
 from skelfit.errors import OutputError
 from skelfit.exports.exported_bodies import check_models
 from skelfit.shards.finished_run import open_run
@@ -38,7 +38,7 @@ WITHIN_PX = 1.0
 )
 @click.option(
     "--within",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=WITHIN_PX,
     show_default=True,
     help="px; so near are two centres of one person's box.",

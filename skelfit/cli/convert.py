@@ -19,6 +19,7 @@ from skelfit.cli.label_options import label_options
 from skelfit.cli.path_types import MANIFEST, OUT_FOLDER
 from skelfit.cli.shared_options import (
     COUNT,
+    FiniteRange,
     device_option,
     limit_option,
     models_option,
@@ -86,7 +87,7 @@ GO_ON = "interrupted; the same command goes on from the finished shards"
 )
 @click.option(
     "--people-per-second",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="With --dry-run: how fast one worker fits  [default: as the last run in --out, with its workers].",
 )
 @pass_console

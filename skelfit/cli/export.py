@@ -9,6 +9,7 @@ import click
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FOLDER_PLACE, OUT_PLACE
 from skelfit.cli.shared_options import (
+    FiniteRange,
     keep_option,
     limit_option,
     models_option,
@@ -39,7 +40,7 @@ from skelfit.storage.locations import Location
 @limit_option(f"of meshes, {DEFAULT_LIMIT}; opensim: all, by sequence or shard; glb, bvh: all sequences")
 @click.option(
     "--frame-rate",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="opensim, glb, bvh: in Hz, of sequences whose labels do not say it  [default: what the fit assumed].",
 )
 @keep_option

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from skelfit.cli.path_types import PATTERN
+from skelfit.cli.shared_options import FiniteRange
 
 OPTIONS = (
     click.option(
@@ -23,7 +24,7 @@ OPTIONS = (
     click.option("--crop-size", type=click.IntRange(64, 4096), help="Side of a crop, px  [default: 384]."),
     click.option(
         "--crop-margin",
-        type=click.FloatRange(0.1, 10),
+        type=FiniteRange(0.1, 10),
         help="Side of the square that is cut out, in longer sides of the box  [default: 1.5].",
     ),
 )

@@ -18,6 +18,7 @@ from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FOLDER, PATH
 from skelfit.cli.shared_options import (
     COUNT,
+    FiniteRange,
     device_option,
     limit_option,
     models_option,
@@ -97,15 +98,15 @@ def _as_intrinsics(_ctx: object, _option: object, text: str | None) -> tuple[flo
 @click.option("--detector", "detect", metavar="MODULE:CALLABLE", help="Your own detector of people.")
 @click.option(
     "--min-score",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="Of boxes with a score, by --boxes or --detector  [default: 0.5].",
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(0.5, 5),
+    type=FiniteRange(0.5, 5),
     help="Side of the square that is looked at, in a box's longer side  [default: 1.2; of whole photos 1].",
 )
-@click.option("--fov", type=click.FloatRange(1, 170), help="Vertical field of view, in degrees.")
+@click.option("--fov", type=FiniteRange(1, 170), help="Vertical field of view, in degrees.")
 @click.option("--intrinsics", metavar="FX,FY,CX,CY", callback=_as_intrinsics, help="In px.")
 @click.option(
     "--intrinsics-from",
@@ -116,7 +117,7 @@ def _as_intrinsics(_ctx: object, _option: object, text: str | None) -> tuple[flo
 @click.option("--every", type=COUNT, default=1, show_default=True, help="Of videos: take every n-th frame.")
 @click.option(
     "--frame-rate",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="In Hz: the photos of each folder are the frames of a video.",
 )
 @click.option(

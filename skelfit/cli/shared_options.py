@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,18 @@ Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 COUNT = click.IntRange(min=1)
+
+
+class FiniteRange(click.FloatRange):
+    """Numbers in a range. `nan` and `inf` are numbers to Python, and in no range here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number. Raises BadParameter."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
 
 JSON_HELP = "Everything as JSON, for programs."
 

@@ -10,7 +10,7 @@ import click
 from skelfit.cli.console import Console, pass_console
 from skelfit.cli.interrupts import interruptible
 from skelfit.cli.path_types import FOLDER_PLACE, OUT_FILE
-from skelfit.cli.shared_options import json_option, models_option
+from skelfit.cli.shared_options import FiniteRange, json_option, models_option
 from skelfit.cli.worker_options import worker_options
 from skelfit.storage.locations import Location
 from skelfit.verification.gates import GATES
@@ -24,7 +24,7 @@ from skelfit.verification.verify_folders import SAMPLE, verify
 @models_option
 @json_option("json")
 @click.option("--html", type=OUT_FILE, help="Write it as one page for the browser, with pictures.")
-@click.option("--max-pve", type=float, help="Exit with 1 when the mean PVE is above so many mm.")
+@click.option("--max-pve", type=FiniteRange(), help="Exit with 1 when the mean PVE is above so many mm.")
 @click.option(
     "--sample",
     type=click.IntRange(min=0),

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from skelfit.cli.path_types import FILE, SCHEDULER
+from skelfit.cli.shared_options import FiniteRange
 
 workers_option = click.option(
     "--workers",
@@ -26,7 +27,7 @@ OPTIONS = (
     click.option("--tls-key", type=FILE, help="and its key, where it is not in the same file."),
     click.option(
         "--max-wait",
-        type=click.FloatRange(min=0),
+        type=FiniteRange(min=0),
         help="Minutes to wait while the cluster has no worker  [default: for ever; own processes: 1].",
     ),
 )

@@ -168,6 +168,9 @@ def test_records_that_others_wrote_remove_nothing(files: object, tmp_path: Path)
         (("x.tar", "--margin", 2), "give either photos or shards"),
         (("x.tar", "--min-score", 0.9), "give either photos or shards"),
         (("x.jpg", "--min-score", 0.9, "--box", "1,2,3,4"), "--min-score is for --boxes and --detector"),
+        (("x.jpg", "--frame-rate", "nan"), "nan is not a finite number"),
+        (("x.jpg", "--frame-rate", "inf"), "inf is not a finite number"),
+        (("x.jpg", "--margin", "nan"), "nan is not a finite number"),
     ],
 )
 def test_options_that_do_not_apply_are_refused(
