@@ -16,7 +16,7 @@ from prediction_runs import parameters_of, rows_of, run_predict
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.exports.output_folder import prepare_folder
-from skelfit.learning.inference.prediction_files import PEOPLE_NAME, RECORD_NAME
+from skelfit.learning.inference.prediction_files import PEOPLE_NAME, RECORD_NAME, PredictionWriter
 from skelfit.learning.training import checkpoint
 
 
@@ -152,6 +152,22 @@ def test_existing_files_are_not_overwritten(trained: Path, photos: Path, tmp_pat
     after = {p.name: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert set(before) - set(after) == {"000000000000.jpg"} and after["mine.txt"] == b"mine"
     assert after["people.npz"] == before["people.npz"]
+
+
+def test_a_run_that_is_stopped_leaves_no_files(
+    trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the record, a later `--overwrite` could not tell them from the user's own."""
+    out, written = tmp_path / "out", []
+
+    def stopped(writer: PredictionWriter, about: object) -> None:
+        written.extend(path for path in out.rglob("*") if path.is_file())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PredictionWriter, "finish", stopped)
+    result = run_predict(trained, photos / "000000000000.jpg", "--out", out, "--meshes", "all")
+    assert result.exit_code != 0 and len(written) >= 3
+    assert not out.exists() or list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize("files", [5, ["people.npz", 3], None])

@@ -58,7 +58,7 @@ class PredictionOutputs:
 
 
 class PredictionWriter:
-    """Fills an output folder, photo by photo. A block that ends with an error leaves no unfinished files."""
+    """Fills an output folder, photo by photo. A block that ends with an error leaves no files."""
 
     def __init__(
         self,
@@ -93,11 +93,24 @@ class PredictionWriter:
     ) -> None:
         self._spools.close()
         self._video_file.__exit__(kind, error, traceback)
+        if kind is not None:
+            self._remove()
+
+    def _remove(self) -> None:
+        """Remove what was written: without the record, `--overwrite` could not tell it from the user's own files."""
+        files = [self.out / name for name in self._files]
+        for file in files:
+            file.unlink(missing_ok=True)
+        for folder in {file.parent for file in files} - {self.out}:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     @property
     def folders(self) -> str:
         """The folders that were written to, each after a comma."""
-        return "".join(f", {name}/" for name in sorted({file.split("/")[0] for file in self._files}))
+        return "".join(
+            f", {name}/" for name in sorted({file.split("/")[0] for file in self._files if "/" in file})
+        )
 
     def add(self, result: PhotoResult) -> None:
         """Write the results of a photo or frame. Raises OutputError."""
@@ -122,18 +135,19 @@ class PredictionWriter:
         self._end_video()
         with self.times.of("write"):
             write_atomically(self.out / ROWS_NAME, lambda stream: stream.writelines(self._rows))
+            self._files.append(ROWS_NAME)
             columns = self._people.columns()
             places = [json.loads(line) for line in self._photos_of_people]
             names = ("photo", "sequence")
             texts = {name: np.array([place[i] for place in places], np.str_) for i, name in enumerate(names)}
             kept = {name: column for name, column in columns.items() if name != "markers"}
             write_npz(self.out / PEOPLE_NAME, texts | kept)
+            self._files.append(PEOPLE_NAME)
             if self._outputs.angles:
                 self._angles(texts["sequence"], columns)
         counts = {"photos": self.photos, "people": self._people.rows, "statuses": dict(self.statuses)}
         seconds = {"seconds_per_image": self.times.per_image(self.photos)}
-        files = sorted([PEOPLE_NAME, ROWS_NAME, *self._files])
-        write_json(self.out / RECORD_NAME, {**about, **counts, **seconds, "files": files})
+        write_json(self.out / RECORD_NAME, {**about, **counts, **seconds, "files": sorted(self._files)})
 
     def _add_people(self, result: PhotoResult) -> None:
         assert result.people is not None
