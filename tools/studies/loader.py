@@ -82,7 +82,7 @@ def write_photographs(folder: Path, people: int) -> list[str]:
                 "skel_gender": "male",
             }
             meta |= {"status": "ok", "imgname": f"{i}.jpg", "layout": LAYOUT_VERSION}
-            meta |= {"image_size": picture.size, "affine": picture.affine}
+            meta |= {"image_size": picture.size, "affine": picture.affine, "keypoints3d": "labels"}
             line = ShardRow(key, row, "ok", "", 0, 0, {}, "male", {}, 0, True)
             entries.append((line, ShardSample(key, packed[i], meta, picture.data, "jpg")))
         write_shard(files, entries, {}, (start, stop))
