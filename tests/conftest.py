@@ -26,7 +26,7 @@ from skelfit.bodies.open_body import open_body_models, write_official
 from skelfit.bodies.skel import SkelModel
 from skelfit.fitting.terms.shoulder_targets import JointLocator, make_locator
 
-# Long ones that fit nobody, first; then the others; then long ones that fit, those of the slowest kernels first.
+# Long ones without a fit, first; then the others; then long ones that fit, those of the slowest kernels first.
 FIRST = (
     "test_faults test_training_loop test_training_stages test_checkpoint test_cluster test_cluster_connect "
     "test_open_body test_skel_cf_network".split()

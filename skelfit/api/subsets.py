@@ -273,7 +273,7 @@ def _check_there(manifest: Manifest, paths: Sequence[Location]) -> None:
 
 
 def _sources(manifest: Manifest, of: str) -> str:
-    """Whom the labels or the images of a manifest come from, and what to download there."""
+    """Who made the labels or the images of a manifest, and what to download there."""
     texts = []
     for origin in manifest.origins:
         if origin.of == of:

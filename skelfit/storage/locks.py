@@ -111,7 +111,7 @@ class LeaseLock:
     """An object in a store, which says who holds the lock and is renewed as long as it is held.
 
     It keeps nothing out by force: a process that is stopped for longer than its lease goes on to write. What runs write
-    is the same whoever writes it, so that costs time and no results.
+    is the same from any writer, so that costs time and no results.
     """
 
     def __init__(self, path: StorePath, token: str) -> None:

@@ -27,7 +27,7 @@ POSE, BETAS, _ = (np.array(x) for x in sample_labels(PEOPLE, 3, 0.3))
 
 @pytest.fixture(scope="module")
 def people() -> NumPyPeople:
-    """Three people, of whom the second has a number that is not finite."""
+    """Three people, the second with a number that is not finite."""
     pose = POSE.copy()
     pose[1, 7, 1] = np.nan
     return fit(pose, BETAS, device="cpu")

@@ -431,7 +431,7 @@ def test_markers_tell_what_was_done(tmp_path: Path) -> None:
 
 
 def test_where_the_time_went() -> None:
-    """Two workers, one of them replaced: the time in which a process was not there is nobody's."""
+    """Two workers, one of them replaced: the time in which a process was not there counts for none."""
 
     def result(process: str, span: tuple[float, float], fit: float) -> ShardResult:
         seconds = dict.fromkeys(PHASES, 0.0) | {"fit": fit, "writing": 1.0}

@@ -131,7 +131,7 @@ def test_a_file_can_say_so_itself(tmp_path: Path, layout: str, way: str, name: s
 
 def test_rotations_in_other_forms_are_cut_before_they_are_checked(tmp_path: Path) -> None:
     matrices = Rotation.from_rotvec(BEYOND.reshape(-1, 3)).as_matrix().reshape(N, 55, 3, 3)
-    matrices[:, 30] = 0  # a finger that is no rotation spoils nobody
+    matrices[:, 30] = 0  # a finger that is no rotation spoils no person
     batch = read_label_file(save(tmp_path, fourdhumans() | {"body_pose": matrices}, ".npz"))
     same = Rotation.from_rotvec(batch.pose[:, :22].reshape(-1, 3)).as_matrix()
     np.testing.assert_allclose(same.reshape(N, 22, 3, 3), matrices[:, :22], atol=1e-5)

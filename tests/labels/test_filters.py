@@ -71,7 +71,7 @@ def test_too_few_keypoints_are_counted_after_the_doubtful_ones(batch: LabelBatch
 def test_where_nobody_has_keypoints_nobody_has_too_few(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file without any 2D keypoint loses nobody, and the run says so; one person without any is left out."""
+    """A file without any 2D keypoint loses no one, and the run says so; one person without any is left out."""
     run = make_run(tmp_path)
     path = tmp_path / "people.npz"
     with np.load(path) as source:

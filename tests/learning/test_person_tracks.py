@@ -38,7 +38,7 @@ def test_people_keep_their_number_in_any_order() -> None:
 
 
 def test_the_best_assignment_of_all_counts() -> None:
-    """The first box overlaps most with the person whom the second box needs."""
+    """The first box overlaps most with the person that the second box needs."""
     found = tracks(
         frame(0, (0, 0, 100, 100), (60, 0, 100, 100)), frame(1, (40, 0, 100, 100), (70, 0, 100, 100))
     )

@@ -136,7 +136,7 @@ def test_a_client_without_certificates_is_refused(
     stranger = certificates(tmp_path / "stranger")
     said = refusal(tmp_path, address, stranger)
     assert "found none that answers" in said and "signed by the authority of --tls-ca" in said
-    # Whoever trusts the scheduler is not yet trusted by it.
+    # A client that trusts the scheduler is not yet trusted by it.
     said = refusal(tmp_path, address, Tls(own.ca, stranger.cert, stranger.key))
     assert "found none that answers" in said and "signed by the authority of --tls-ca" in said
     assert f"{plain}: certificates were given, which need a scheduler at a tls:// address" in refusal(

@@ -38,7 +38,7 @@ PIPELINE = Pipeline(
 )
 NAN_ROW, DIVERGED_ROW, FAR_ROW, BENT_ROW, NO_IMAGE_ROW = 3, 5, 6, 9, 11
 
-# What the metadata say of people of a label file in camera coordinates, none of whom is part of a motion.
+# What the metadata say of people of a label file in camera coordinates, none of them part of a motion.
 CAMERA_META = {
     "coordinates": "camera",
     "camera": True,

@@ -47,7 +47,7 @@ def fourdhumans() -> dict[str, Any]:
         "body_keypoints_3d": np.zeros((N, 25, 4)),
         "extra_keypoints_3d": rng.uniform(0.5, 1, (N, 19, 4)),
         "personid": np.arange(N),
-        "extra_info": np.array([{"a": 1}] * N, dtype=object),  # nobody asks for it
+        "extra_info": np.array([{"a": 1}] * N, dtype=object),  # no one asks for it
     }
 
 

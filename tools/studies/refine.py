@@ -187,7 +187,7 @@ def _record(
 
 
 def draw_worst(setup: Setup, truth: Truth, refiner: Refiner) -> NDArray[np.float32]:
-    """The people whom the most shaken labels leave furthest off: truth, label and refinement, each from two sides."""
+    """The people that the most shaken labels leave furthest off: truth, label and refinement, each from two sides."""
     problem = make_problem(truth, SHAKES[-1], NOISES[1])
     refined = refiner.refine(problem).refined
     error = measure(setup.models, truth, refined)["mpjpe_mm"]

@@ -71,7 +71,7 @@ class Refiner:
     def refine(self, problem: RefinementProblem) -> RefinementResult:
         """Refine N people. Nothing couples two of them: a person's result has the same bits in any batch.
 
-        Whoever cannot be refined keeps their parameters, and their status says why. Raises ArgumentError for tensors
+        People who cannot be refined keep their parameters, and their status says why. Raises ArgumentError for tensors
         of other shapes than `RefinementProblem` names.
         """
         check_shapes(problem)

@@ -121,7 +121,7 @@ def threedpw_people(tree: Any) -> People:
 def by_frame(tree: Any) -> People:
     """PHALP's frames, each with lists over the people in it: a person for each identity.
 
-    People whom the tracker only carries on (`tracked_time` above 0) are left out of a frame.
+    People that the tracker only carries on (`tracked_time` above 0) are left out of a frame.
     """
     if not isinstance(tree, Mapping) or not tree:
         return {}

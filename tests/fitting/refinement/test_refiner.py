@@ -1,4 +1,4 @@
-"""Refined people: better than before, the same bits in any company, and a status for whoever cannot be refined."""
+"""Refined people: better than before, the same bits in any company, and a status for people who cannot be refined."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_no_step_raises_the_objective(models: ModelSet, case: Case) -> None:
 
 
 def test_unseen_keypoints_may_be_anything(case: Case) -> None:
-    """NaN, infinite or huge where the confidence says that nobody saw it; so may the two that are not fitted."""
+    """NaN, infinite or huge where the confidence says that it was not seen; so may the two that are not fitted."""
     refiner, problem, _, result = case
     keypoints = problem.keypoints2d.clone()
     unseen = keypoints[..., 2] < 0.3
