@@ -1,4 +1,4 @@
-"""Labels that get better while a network learns: which are kept, for which person, in which picture, and after a restart."""
+"""Labels that get better while a network learns: which are kept, for which person and picture, and after a restart."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@
     python tests/support/mutations.py --tree DIR          with the sources and tests of another checkout
     python tests/support/mutations.py --tests DIR         with the tests of another folder
 
-Prints a table; exits with 1 when a fault escapes, or cannot be made because the source has changed. It is for whoever
-makes the tests faster or fewer: before and after, the same faults have to be caught. The working tree stays as it is.
+Prints a table; exits with 1 when a fault escapes, or cannot be made because the source has changed. It is for those who
+make the tests faster or fewer: before and after, the same faults have to be caught. The working tree stays as it is.
 """
 
 from __future__ import annotations
