@@ -158,7 +158,8 @@ def test_a_run_that_is_stopped_leaves_no_files(
     trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the record, a later `--overwrite` could not tell them from the user's own."""
-    out, written = tmp_path / "out", []
+    out = tmp_path / "out"
+    written: list[Path] = []
 
     def stopped(writer: PredictionWriter, about: object) -> None:
         written.extend(path for path in out.rglob("*") if path.is_file())
