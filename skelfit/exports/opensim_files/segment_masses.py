@@ -2,7 +2,8 @@
 
 The skin of the T-pose is filled with small cubes. The volume of a cube is divided among the segments as the skin
 vertex next to it is (by its skinning weights), and times the density of each segment. Densities are the means of
-cadavers' segments (Dempster 1955, in Winter, Biomechanics and Motor Control of Human Movement, table 4.1).
+cadavers' segments (Dempster 1955, in Winter, Biomechanics and Motor Control of Human Movement, table 4.1);
+those of pelvis, lumbar body, thorax and scapulae have not been checked against the book.
 """
 
 from __future__ import annotations
