@@ -19,7 +19,7 @@ from skelfit.learning.networks.network import Network
 from skelfit.learning.training import training_loop
 from skelfit.learning.training.training_config import TrainConfig
 from skelfit.learning.training.training_stages import TrainingStage
-from tools.studies import ablations
+from tools.studies import ablations, tiny_training
 from tools.studies.__main__ import study_command
 from tools.studies.ablations import VARIANTS, _base, varied
 
@@ -53,14 +53,14 @@ def test_the_study(tmp_path: Path, models: ModelSet, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(ablations, "_base", few)
     eyes: list[torch.Tensor] = []
-    learn = ablations._learn
+    learn = tiny_training.learn
 
     def spied(stage: TrainingStage, network: Network) -> dict[str, torch.Tensor]:
         learnt = learn(stage, network)
         eyes.append(learnt["backbone.eye.heatmaps.weight"].clone())
         return learnt
 
-    monkeypatch.setattr(ablations, "_learn", spied)
+    monkeypatch.setattr(tiny_training, "learn", spied)
     arguments = ["ablations", "--shards", str(shards), "--device", "cpu", "--json", str(tmp_path / "a.json")]
     result = CliRunner().invoke(study_command, arguments)
     assert result.exit_code == 0, result.output
@@ -74,4 +74,4 @@ def test_the_study(tmp_path: Path, models: ModelSet, monkeypatch: pytest.MonkeyP
         refused = CliRunner().invoke(study_command, ["limits", option, str(shards)])
         assert refused.exit_code == 2 and "trains nothing" in refused.output
     with pytest.raises(SkelfitError, match="--trained: expected a training of train-tiny"):
-        ablations._detector({"decoder.weight": torch.zeros(1)})
+        tiny_training.detector_of({"decoder.weight": torch.zeros(1)})

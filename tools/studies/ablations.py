@@ -16,26 +16,22 @@ from typing import Any
 
 import torch
 
-from skelfit.api.convert_dataset import convert
 from skelfit.benchmark.text_table import table
 from skelfit.bodies.skins import SkelSkins
 from skelfit.config.yaml_dataclasses import build
 from skelfit.errors import SkelfitError
-from skelfit.labels.demo_people import write_demo
 from skelfit.learning.data.backbone_cache import BackboneCache
 from skelfit.learning.data.person_stream import SubsetConfig
 from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.evaluation.validation import validate
-from skelfit.learning.networks.network import Network
 from skelfit.learning.networks.network_registry import make_network
-from skelfit.learning.training.checkpoint import load_network
 from skelfit.learning.training.training_config import TrainConfig, checked, load_train_config
 from skelfit.learning.training.training_loop import set_mean, validation_people
-from skelfit.learning.training.training_stages import TrainingStage, TrainingStages
+from skelfit.learning.training.training_stages import TrainingStages
 from skelfit.resources.catalog import TRAININGS
+from tools.studies import tiny_training
 from tools.studies.setup import Setup, Study
 
-_BASE = "train-tiny"
 _LENGTHS = {"keypoints": 400, "coarse": 400, "optimizer": 100}  # steps of each stage
 _HELD_OUT = 0.02  # of the people, to measure with
 _LAYERS = 3  # so that there are layers between
@@ -62,17 +58,13 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     """A record per variant, with errors of people held out. Raises SkelfitError where there are none."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(prefix="skelfit-ablations-") as folder:
-        shards = setup.shards or _made_up(setup, Path(folder))
+        shards = setup.shards or tiny_training.make_shards(setup, Path(folder))
         base = _base(shards)
         group = ProcessGroup(torch.device(setup.device))
         skins = SkelSkins(setup.models, base.skel_gender, group.device)
         network = make_network(base.network)
         stages = TrainingStages(base, network, setup.models, group)
-        if setup.trained is None:
-            setup.say(f"the detector learns for {_LENGTHS['keypoints']} steps")
-            learnt = _learn(stages.keypoints(), network)
-        else:
-            learnt = network.state_dict() | _detector(load_network(setup.trained).network.state_dict())
+        learnt = tiny_training.with_detector(setup, stages, network)
         network.load_state_dict(learnt)
         cache = stages.cache
         records = []
@@ -90,45 +82,16 @@ def varied(base: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     content = copy.deepcopy(asdict(base))
     for section, values in changes.items():
         content[section] |= values
-    return checked(build(TrainConfig, content, _BASE), _BASE)
+    return checked(build(TrainConfig, content, tiny_training.BASE), tiny_training.BASE)
 
 
 def _base(shards: str) -> TrainConfig:
     """train-tiny, shorter."""
-    config = load_train_config(TRAININGS.find(_BASE))
+    config = load_train_config(TRAININGS.find(tiny_training.BASE))
     data = replace(config.data, subsets=(SubsetConfig(f"{shards}/*.tar"),), held_out=_HELD_OUT)
     stages: Any = {name: replace(config.stages[name], steps=steps) for name, steps in _LENGTHS.items()}
     network = replace(config.network, layers=_LAYERS)
     return replace(config, data=data, network=network, **stages)
-
-
-def _made_up(setup: Setup, folder: Path) -> str:
-    """Shards of the demo's people, fitted here."""
-    setup.say(f"making {setup.people} people, and fitting them")
-    labels = write_demo(folder / "demo", setup.people, models=setup.models)
-    convert(
-        folder / "shards", labels=labels, images=folder / "demo" / "images", device=setup.device, workers=0
-    )
-    return str(folder / "shards")
-
-
-def _learn(stage: TrainingStage, network: Network) -> dict[str, torch.Tensor]:
-    """All steps of a stage; returns the weights of the whole network."""
-    stream = stage.batches()
-    while not stage.finished:
-        batches = [
-            next(stream).to(stage.trainer.group.device) for _ in range(stage.trainer.settings.accumulate)
-        ]
-        stage.trainer.step(batches)
-    return stage.weights(network)
-
-
-def _detector(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights of the detector. Raises SkelfitError where there are none."""
-    found = {name: values for name, values in weights.items() if name.startswith("backbone.eye.")}
-    if not found:
-        raise SkelfitError(f"--trained: expected a training of {_BASE}, found one without its detector")
-    return found
 
 
 def _measured(
@@ -144,10 +107,10 @@ def _measured(
     torch.manual_seed(config.data.seed)
     network = make_network(config.network).to(group.device)
     set_mean(network, config)
-    network.load_state_dict(network.state_dict() | _detector(learnt))
+    network.load_state_dict(network.state_dict() | tiny_training.detector_of(learnt))
     stages = TrainingStages(config, network, setup.models, group, cache=cache)
     for make in stages.makers[1:]:
-        network.load_state_dict(_learn(make(), network))
+        network.load_state_dict(tiny_training.learn(make(), network))
     seconds = time.perf_counter() - started
     people = validation_people(config, group, network.backbone.crop)
     found = validate(network, people, skins, group)

@@ -33,7 +33,6 @@ from skelfit.learning.data.process_group import ProcessGroup
 from skelfit.learning.evaluation.validation import validate
 from skelfit.learning.networks.network import Network
 from skelfit.learning.networks.network_registry import make_network
-from skelfit.learning.training.checkpoint import load_network
 from skelfit.learning.training.training_config import (
     TrainConfig,
     ValidationConfig,
@@ -43,12 +42,9 @@ from skelfit.learning.training.training_loop import set_mean, validation_people
 from skelfit.learning.training.training_stages import TrainingStages
 from skelfit.resources.catalog import TRAININGS
 from skelfit.shards.label_vector import FloatArray, pack, unpack
-from tools.studies.ablations import _detector as detector_of
-from tools.studies.ablations import _learn as learn
-from tools.studies.ablations import _made_up as make_shards
+from tools.studies import tiny_training
 from tools.studies.setup import Setup, Study
 
-_BASE = "train-tiny"
 _LENGTHS = {"keypoints": 400, "coarse": 300, "optimizer": 400}  # steps of each stage
 _EVERY = 50  # steps between two refinements
 _MEASURE = 200  # steps between two validations
@@ -68,7 +64,7 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     """A record per variant. Raises SkelfitError where there are fewer than two shards."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(prefix="skelfit-better-labels-") as folder:
-        shards = Path(setup.shards or make_shards(setup, Path(folder)))
+        shards = Path(setup.shards or tiny_training.make_shards(setup, Path(folder)))
         tars = sorted(shards.glob("*.tar"))
         if len(tars) <= _MEASURED:
             raise SkelfitError(f"{shards}: expected at least {_MEASURED + 1} shards, found {len(tars)}")
@@ -133,7 +129,7 @@ def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _base(shards: Path, measured: list[Path]) -> TrainConfig:
     """train-tiny, shorter."""
-    config = load_train_config(TRAININGS.find(_BASE))
+    config = load_train_config(TRAININGS.find(tiny_training.BASE))
     data = replace(config.data, subsets=(SubsetConfig(f"{shards}/*.tar"),), held_out=0.0)
     stages: Any = {name: replace(config.stages[name], steps=steps) for name, steps in _LENGTHS.items()}
     others = ValidationConfig(subsets=tuple(SubsetConfig(str(tar)) for tar in measured))
@@ -146,14 +142,10 @@ def _compare(setup: Setup, bad: Path, true: Path, measured: list[Path]) -> list[
     skins = SkelSkins(setup.models, base.skel_gender, group.device)
     network = make_network(base.network)
     stages = TrainingStages(base, network, setup.models, group)
-    if setup.trained is None:
-        setup.say(f"the detector learns for {_LENGTHS['keypoints']} steps")
-        learnt = learn(stages.keypoints(), network)
-    else:
-        learnt = network.state_dict() | detector_of(load_network(setup.trained).network.state_dict())
+    learnt = tiny_training.with_detector(setup, stages, network)
     network.load_state_dict(learnt)
     cache = stages.cache
-    detector = {name: x.clone() for name, x in detector_of(network.state_dict()).items()}
+    detector = {name: x.clone() for name, x in tiny_training.detector_of(network.state_dict()).items()}
     starts: dict[bool, dict[str, torch.Tensor]] = {}
     records = []
     for name, (is_bad, refiner) in VARIANTS.items():
@@ -171,7 +163,7 @@ def _compare(setup: Setup, bad: Path, true: Path, measured: list[Path]) -> list[
         stages = TrainingStages(config, network, setup.models, group, cache=cache, refine=refine)
         if is_bad not in starts:
             setup.say(f"{name}: pose and betas learn for {_LENGTHS['coarse']} steps")
-            learnt = learn(stages.coarse(), network)
+            learnt = tiny_training.learn(stages.coarse(), network)
             starts[is_bad] = {k: v.clone() for k, v in learnt.items()}
         network.load_state_dict(starts[is_bad])
         curve = _curve(setup, name, stages, network, skins)

@@ -120,7 +120,7 @@ class KeypointSolver:
     def rules(self, phase: RefinePhase, steps: int) -> Any:
         """The constants of a phase for kernels."""
         config, solver, anchor = self.config, self.config.solver, self.config.anchor
-        rules = self.backend.kernels.refinement_terms.RefineRules()
+        rules = self.backend.kernels.refinement_state.RefineRules()
         rules.steps, rules.camera, rules.torso = (
             steps,
             int(phase.moves == "camera"),
@@ -153,7 +153,7 @@ class KeypointSolver:
             backend.scratch(k.joint_frames.make_joint_frames, groups),
             backend.scratch(k.betas_twists.make_beta_twists, groups),
             backend.scratch(k.keypoint_columns.make_keypoint_scratch, groups, *self._sizes, self._columns),
-            backend.scratch(k.refinement_terms.make_refine_scratch, groups, balls, self._columns),
+            backend.scratch(k.refinement_state.make_refine_scratch, groups, balls, self._columns),
             backend.scratch(k.damped_step.make_newton_scratch, groups, VARIABLES),
         ]
 

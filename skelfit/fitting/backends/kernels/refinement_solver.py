@@ -16,17 +16,9 @@ from .joint_chain import pose
 from .joint_frames import JointFrames
 from .keypoint_columns import KeypointScratch, place_keypoints
 from .lanes import F1, F2, F3, I2, L, V, any_positive, choose, exceeds, gather, m, scatter, sync
-from .refinement_terms import (
-    BETAS,
-    CAMERA,
-    POINTS,
-    VARIABLES,
-    K,
-    RefineRules,
-    RefineScratch,
-    evaluate_refinement,
-    write_label_joints,
-)
+from .refinement_priors import write_label_joints
+from .refinement_state import BETAS, CAMERA, POINTS, VARIABLES, K, RefineRules, RefineScratch
+from .refinement_terms import evaluate_refinement
 from .rest_joints import shape_joints
 from .retraction import retract, retract_betas
 

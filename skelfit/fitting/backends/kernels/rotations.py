@@ -8,7 +8,7 @@ from typing import Any
 
 import warp as wp
 
-from .lanes import A3, L, V, angle_of, choose, exceeds, m, sine_and_cosine, square_root
+from .lanes import A3, L, V, angle_of, choose, exceeds, m, sine_and_cosine, sine_and_turn, square_root
 from .retraction import outer_angles
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
@@ -97,6 +97,23 @@ def matrix_of(q: Quaternion) -> Matrix:
     r = matrix_minus_identity(q)
     for i in range(3):
         r[4 * i] = r[4 * i] + V(1.0)
+    return r
+
+
+@wp.func
+def rotation_about(x: float, y: float, z: float, a: V) -> Matrix:
+    """The rotation by a about a unit axis."""
+    sine, turn = sine_and_turn(a)
+    r = Matrix()
+    r[0] = V(1.0) - turn * (y * y + z * z)
+    r[1] = turn * (x * y) - sine * z
+    r[2] = turn * (x * z) + sine * y
+    r[3] = turn * (x * y) + sine * z
+    r[4] = V(1.0) - turn * (x * x + z * z)
+    r[5] = turn * (y * z) - sine * x
+    r[6] = turn * (x * z) - sine * y
+    r[7] = turn * (y * z) + sine * x
+    r[8] = V(1.0) - turn * (x * x + y * y)
     return r
 
 

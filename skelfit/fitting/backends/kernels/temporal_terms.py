@@ -23,8 +23,8 @@ import warp as wp
 from skelfit.fitting.terms.temporal_smoothness import TiedJoints
 
 from .cyclic_reduction import ChainSystem, entry, write_entry
-from .lanes import F1, F2, F3, I2, L, V, gather, m, scatter, sine_and_turn, sync
-from .rotations import Matrix, times, transposed
+from .lanes import F1, F2, F3, I2, L, V, gather, m, scatter, sync
+from .rotations import Matrix, rotation_about, times, transposed
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -61,31 +61,14 @@ def make_sequence_terms(frames: int, n: int, joints: int, device: str) -> Any:
 
 
 @wp.func
-def _about(x: float, y: float, z: float, a: V) -> Matrix:
-    """The rotation by a about a unit axis."""
-    sine, turn = sine_and_turn(a)
-    r = Matrix()
-    r[0] = V(1.0) - turn * (y * y + z * z)
-    r[1] = turn * (x * y) - sine * z
-    r[2] = turn * (x * z) + sine * y
-    r[3] = turn * (x * y) + sine * z
-    r[4] = V(1.0) - turn * (x * x + z * z)
-    r[5] = turn * (y * z) - sine * x
-    r[6] = turn * (x * z) - sine * y
-    r[7] = turn * (y * z) + sine * x
-    r[8] = V(1.0) - turn * (x * x + y * y)
-    return r
-
-
-@wp.func
 def _joint(first: int, stop: int, g: int, frames: I2, q: F2, tied: TiedJoints) -> Matrix:
     """The rotation of a joint with variables first .. stop; q (N, 46)."""
-    r = _about(
+    r = rotation_about(
         tied.axes[first, 0], tied.axes[first, 1], tied.axes[first, 2], gather(q, frames, g, tied.dofs[first])
     )
     for i in range(first + 1, stop):
         a = gather(q, frames, g, tied.dofs[i])
-        r = times(_about(tied.axes[i, 0], tied.axes[i, 1], tied.axes[i, 2], a), r)
+        r = times(rotation_about(tied.axes[i, 0], tied.axes[i, 1], tied.axes[i, 2], a), r)
     return r
 
 
@@ -118,7 +101,7 @@ def compute_deviations(frames: I2, q: F2, tied: TiedJoints, sequences: SequenceT
                     sequences.turns, frames, g, i, r, back[3 * r] * x + back[3 * r + 1] * y + back[3 * r + 2] *
                     z,
                 )  # fmt: skip
-            back = times(back, _about(x, y, z, gather(q, frames, g, tied.dofs[i])))
+            back = times(back, rotation_about(x, y, z, gather(q, frames, g, tied.dofs[i])))
 
 
 @wp.func
