@@ -85,7 +85,8 @@ class S3Server:
         """Set the faults, and return how many requests there were of each method since the last call.
 
         busy=K: every K-th request is answered 503; cut=K: the connection of every K-th upload breaks in its body;
-        delay=S: each answer takes S seconds more; down=S: for so long, every connection breaks.
+        part=N: that of every upload of a file's N-th part does; delay=S: each answer takes S seconds more; down=S:
+        for so long, every connection breaks.
         """
         answer: dict[str, int] = json.loads(self._send("POST", _CONTROL, json.dumps(faults).encode()))
         return answer
@@ -154,7 +155,7 @@ class _Faults:
         time.sleep(self.ordered.get("delay", 0))
         if method == "PUT":
             self.uploads += 1
-            if self.is_turn("cut", self.uploads):
+            if self.is_turn("cut", self.uploads) or self.is_part(environ["QUERY_STRING"]):
                 environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0) // 2)
                 return self.hang_up(environ)
         if self.is_turn("busy", self.count):
@@ -169,6 +170,9 @@ class _Faults:
     def is_turn(self, fault: str, count: int) -> bool:
         every = int(self.ordered.get(fault, 0))
         return every > 0 and count % every == 0
+
+    def is_part(self, query: str) -> bool:
+        return f"partNumber={self.ordered.get('part')}" in query.split("&")
 
     def control(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         self.ordered = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
