@@ -19,6 +19,7 @@ from tools.studies import (
     neutral,
     protocol,
     refine,
+    refine_sequences,
     rivals,
     root,
     scheduler_load,
@@ -51,6 +52,7 @@ STUDIES: dict[str, Study] = {
     "ablations": ablations.STUDY,
     "better-labels": better_labels.STUDY,
     "refine": refine.STUDY,
+    "refine-sequences": refine_sequences.STUDY,
     "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
 }
