@@ -65,7 +65,16 @@ class _Tensor(Passive):
             raise ValueError(f"a damaged tensor ({' '.join(str(error).split())[:100]})") from None
 
 
-_TORCH = {"torch._utils._rebuild_tensor_v2": _Tensor, "torch.storage._load_from_bytes": _StorageBytes}
+def _parameter(tensor: Any, *_: object) -> Any:
+    """torch's `_rebuild_parameter(tensor, ...)`."""
+    return tensor
+
+
+_TORCH = {
+    "torch._utils._rebuild_tensor_v2": _Tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.storage._load_from_bytes": _StorageBytes,
+}
 
 
 class _ResultUnpickler(PassiveUnpickler):

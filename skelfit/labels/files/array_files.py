@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import h5py
@@ -49,11 +51,13 @@ class LabelArrays:
         names: Iterable[str] = (),
         tree: Any = None,
         prefix: str = "",
+        shown: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.path, self.kind = path, kind
         self._arrays = arrays
         self.tree = arrays if tree is None else tree  # the content with its nested names
         self._prefix = prefix  # of the keys in messages: the track, in a file of several
+        self._shown = shown  # keys that a reader made -> what the file calls them
         # What kind of file this is, for the error about a missing key; '' where its keys do not tell.
         self.describe_contents = describe_contents
         # All keys with a value. A pickled list of people may have keys that some people lack: they tell the body model.
@@ -74,9 +78,14 @@ class LabelArrays:
         """The first of the keys that the file has, or None."""
         return next((key for key in keys if key in self), None)
 
-    def numbers(self, key: str, *shapes: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """Numbers (N, ...) of one of the shapes; those beyond the range of the dtype become inf."""
-        value = self._checked(key, f"numbers of shape {_either(shapes)}", shapes, "fiub")
+    def numbers(
+        self, key: str, *shapes: Shape, dtype: DTypeLike = np.float32, expected: str = ""
+    ) -> NDArray[Any]:
+        """Numbers (N, ...) of one of the shapes; those beyond the range of the dtype become inf.
+
+        expected: what the shapes are, for a message; '' lists them.
+        """
+        value = self._checked(key, expected or f"numbers of shape {_either(shapes)}", shapes, "fiub")
         with np.errstate(over="ignore"):
             return value.astype(dtype)
 
@@ -123,19 +132,39 @@ class LabelArrays:
 
     def error(self, key: str | None, expected: str, actual: str) -> LabelError:
         """An error about this file."""
-        return LabelError(self.path, key if key is None else f"{self._prefix}{key}", expected, actual)
-
-    def part(self, arrays: Mapping[str, Any], prefix: str) -> LabelArrays:
-        """Some arrays of this file as if they were alone in one; the prefix goes before their keys in messages."""
-        part = LabelArrays(
-            self.path, self.kind, arrays, lambda: "", tree=arrays, prefix=f"{self._prefix}{prefix}"
+        return LabelError(
+            self.path, key if key is None else f"{self._prefix}{self.shown(key)}", expected, actual
         )
+
+    def shown(self, key: str) -> str:
+        """What the file calls a key, for messages."""
+        return self._shown.get(key, key)
+
+    def part(
+        self, arrays: Mapping[str, Any], prefix: str = "", shown: Mapping[str, str] = MappingProxyType({})
+    ) -> LabelArrays:
+        """Some arrays of this file as if they were alone in one.
+
+        In messages the prefix goes before their keys; `shown` are the names of keys that the file calls otherwise.
+        """
+        prefix = f"{self._prefix}{prefix}"
+        part = LabelArrays(self.path, self.kind, arrays, lambda: "", tree=arrays, prefix=prefix, shown=shown)
         part.used_options = self.used_options
         return part
+
+    def replaced(self, key: str, value: NDArray[Any]) -> LabelArrays:
+        """This file with another array in the place of one."""
+        other = copy(self)
+        other._arrays = {**self._arrays, key: value}
+        return other
 
     def list_keys(self) -> str:
         """The first keys, for a message."""
         return ", ".join(self.keys[:20]) + (", ..." if len(self.keys) > 20 else "") or "no keys at all"
+
+    def describe_keys(self) -> str:
+        """The same, as what was found."""
+        return f"the keys {self.list_keys()}" if self.keys else "no keys at all"
 
     def _checked(self, key: str, expected: str, shapes: Iterable[Shape], kinds: str) -> NDArray[Any]:
         value, shapes = self.raw(key, expected), tuple(shapes)
@@ -253,9 +282,19 @@ def _named(content: Any) -> tuple[dict[str, Any], set[str], Any]:
     if isinstance(content, dict):
         flat = flatten(content)
         return flat, _valued(flat), content
-    if isinstance(content, list) and content and all(isinstance(person, dict) for person in content):
+    if isinstance(content, list) and not content:
+        raise _UnusableError("a pickled list without an entry: nobody, or nothing, was seen")
+    if isinstance(content, list) and all(isinstance(person, dict) for person in content):
         people = [flatten(person) for person in content]
         shared = [name for name in people[0] if all(name in person for person in people)]
+        if not shared:
+            one, other = (
+                ", ".join(sorted(set(names))[:5]) for names in (people[0], set().union(*people[1:]))
+            )
+            raise _UnusableError(
+                f"a list of {len(people)} dictionaries that share no key: the first has {one or 'none'}; "
+                f"the others have {other or 'none'}"
+            )
         arrays = {name: [person[name] for person in people] for name in shared}
         return arrays, set().union(*map(_valued, people)), content
     raise _UnusableError(f"a pickled {kind_of(content)}, and neither a dictionary nor a list of dictionaries")
