@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skelfit.errors import ModelError
-from skelfit.storage.unpickle import FromBuffer, Passive, PassiveUnpickler, read_pickle
+from skelfit.storage.inert_object import inert_class
+from skelfit.storage.unpickle import FromBuffer, GlobalError, Passive, PassiveUnpickler, read_pickle
 
 _MOST = 2**33  # bytes of one array, or of a file that is unpacked at once
 _WRAPPER = "joblib.numpy_pickle.NumpyArrayWrapper"
@@ -78,7 +79,7 @@ _TORCH = {
 
 
 class _ResultUnpickler(PassiveUnpickler):
-    """Reads joblib's pickles, and plain ones."""
+    """Reads joblib's pickles, and plain ones. An object of a class that is not read becomes an InertObject."""
 
     dispatch = dict(PassiveUnpickler.dispatch)
 
@@ -90,7 +91,12 @@ class _ResultUnpickler(PassiveUnpickler):
         full = f"{module}.{name}"
         if full == _WRAPPER:
             return _ArrayWrapper
-        return _TORCH[full] if full in _TORCH else super().find_class(module, name)
+        if full in _TORCH:
+            return _TORCH[full]
+        try:
+            return super().find_class(module, name)
+        except GlobalError:  # no fault, as long as nobody asks for the object
+            return inert_class(full)
 
     def load_build(self) -> None:
         """As for any object; then the numbers of an array are read, and take the place of its record."""

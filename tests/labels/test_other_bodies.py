@@ -13,7 +13,6 @@ import scipy.sparse
 import torch
 import trimesh
 from click.testing import CliRunner, Result
-from other_bodies import OtherBody, edge_body, face_body
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
@@ -28,6 +27,7 @@ from skelfit.labels.label_store import build_store, read_rows, store_info
 from skelfit.labels.read_settings import OptionError
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_samples
+from tools.studies.other_bodies import OtherBody, edge_body, face_body
 
 PEOPLE = 3
 MAKE = {"edges": edge_body, "faces": face_body}

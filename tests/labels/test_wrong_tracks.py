@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import track_files as tracks
+from miniatures import Trap
 from track_files import FRAMES, TRACK_FILES
 
 from skelfit.config.manifest import LabelSource, ReadOptions
@@ -301,3 +303,37 @@ def test_tensors_of_any_kind(tmp_path: Path) -> None:
             LabelError, match="'smpl_params_global.transl': expected numbers .*, found a damaged array"
         ):
             read_label_file(path)
+
+
+def test_objects_beside_the_numbers_do_nothing(tmp_path: Path) -> None:
+    """Whatever a file holds under keys that nobody reads; under one that is read, the message names the object."""
+    person, trap = person_of(tmp_path), Trap(tmp_path / "ran")
+    others = {
+        "video": Path("walk.mp4"),
+        "device": torch.device("cpu"),
+        "when": datetime(2026, 1, 1),
+        "trap": trap,
+    }
+    for compress in (0, ("zlib", 3), ("gzip", 3), ("bz2", 3), ("lzma", 3), ("xz", 3)):
+        joblib.dump({0: person | others}, tmp_path / "w.pkl", compress=compress)
+        assert len(read_label_file(tmp_path / "w.pkl")) == FRAMES
+    joblib.dump({0: person | {"pose_world": trap}}, tmp_path / "w.pkl")
+    with pytest.raises(
+        LabelError, match=r"'0.pose_world': expected rotations .* found .*it names the global '.*open'"
+    ):
+        read_label_file(tmp_path / "w.pkl")
+    joblib.dump({0: trap, 1: trap}, tmp_path / "w.pkl")
+    with pytest.raises(LabelError, match="expected the keys of labels .* found .*it names the global"):
+        read_label_file(tmp_path / "w.pkl")
+    path = tracks.gvhmr(tmp_path)
+    content = torch.load(path, weights_only=True)
+    world = {
+        key: value.numpy() for key, value in content["smpl_params_global"].items()
+    }  # arrays in a torch file
+    expected = read_label_file(path).pose
+    torch.save(content | {"smpl_params_global": world, "trap": trap, "count": np.float64(3)}, path)
+    np.testing.assert_array_equal(read_label_file(path).pose, expected)
+    torch.save(content | {"smpl_params_global": world | {"transl": trap}}, path)
+    with pytest.raises(LabelError, match="'smpl_params_global.transl': expected numbers .* torch.load"):
+        read_label_file(path)
+    assert not (tmp_path / "ran").exists()

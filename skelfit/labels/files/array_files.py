@@ -26,10 +26,11 @@ from skelfit.labels.files import foreign_files as foreign
 from skelfit.labels.files.file_signatures import describe_file
 from skelfit.labels.files.foreign_files import OBJECT_ARRAY
 from skelfit.labels.files.hdf5_probe import fatal_fault
+from skelfit.storage.inert_object import InertObject
 from skelfit.storage.path_checks import require_regular_file
 from skelfit.storage.surface_files import ENDINGS as SURFACES
 from skelfit.storage.surface_files import read_surface
-from skelfit.storage.unpickle import GlobalError, as_array, as_key, as_texts, kind_of
+from skelfit.storage.unpickle import as_array, as_key, as_texts, kind_of
 
 NPY_KEY = "array"  # the key of what an .npy file holds
 FILE_KINDS = "an .npz, .npy, HDF5, torch or pickle file"
@@ -113,6 +114,8 @@ class LabelArrays:
             raise self.error(
                 key, expected, self.describe_contents() or f"no such key; the file has {self.list_keys()}"
             )
+        if isinstance(self._arrays[key], InertObject):
+            raise self.error(key, expected, foreign.describe_global(self._arrays[key].name, self.path))
         try:
             value = load_array(self._arrays[key])
         except Exception as error:  # a damaged file can raise anything
@@ -197,8 +200,6 @@ def open_label_file(path: str | Path) -> Iterator[LabelArrays]:
     with ExitStack() as stack:
         try:
             named, valued, tree = _opened(path, kind, stack)
-        except GlobalError as error:
-            raise LabelError(path, None, FILE_KINDS, foreign.describe_global(error.name, path)) from None
         except ModelError as error:
             raise LabelError(path, error.key, error.expected, error.found) from None
         except LabelError:
@@ -210,6 +211,9 @@ def open_label_file(path: str | Path) -> Iterator[LabelArrays]:
             raise LabelError(path, None, FILE_KINDS, actual) from None
         arrays = {short: named[name] for short, name in _leaves(named).items()}
         describe_contents = partial(foreign.describe_by_keys, path, kind, list(named))
+        inert = [value.name for value in named.values() if isinstance(value, InertObject)]
+        if inert:  # what is missed may be in it
+            describe_contents = partial(foreign.describe_global, inert[0], path)
         yield LabelArrays(path, kind, arrays, describe_contents, valued, tree)
 
 
@@ -223,14 +227,14 @@ def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], se
         if description := foreign.describe_archive(path):
             raise _UnusableError(description)
         if foreign.is_torch_archive(path):
-            return _named(trees.torch_tree(path))
+            return _named(trees.torch_tree(path), path)
         archive = stack.enter_context(np.load(path, allow_pickle=False))
         plain = {name: partial(archive.__getitem__, name) for name in archive.files}
         objects = trees.objects_of_npz(path)
         return flatten(plain | objects), set(), plain | objects
     if kind == "npy":
         if (content := trees.object_of_npy(path)) is not None:
-            return _named(content)
+            return _named(content, path)
         if description := foreign.describe_object_arrays(path):
             raise _UnusableError(description)
         return {NPY_KEY: np.load(path, allow_pickle=False, mmap_mode="r")}, set(), None
@@ -241,13 +245,14 @@ def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], se
     if kind == "pickle":
         if description := foreign.describe_pickle(path):
             raise _UnusableError(description)
-        return _named(trees.torch_tree(path) if foreign.is_old_torch(path) else trees.pickled_tree(path))
+        tree = trees.torch_tree(path) if foreign.is_old_torch(path) else trees.pickled_tree(path)
+        return _named(tree, path)
     if path.suffix.lower() in SURFACES and kind == "":
         return {"vertices": read_surface(path, LabelError)[0][None]}, set(), None
     if trees.is_packed_pickle(path):
-        return _named(trees.pickled_tree(path))
+        return _named(trees.pickled_tree(path), path)
     if trees.is_motion_json(path):
-        return _named(trees.json_tree(path))
+        return _named(trees.json_tree(path), path)
     with open(path, "rb") as stream:
         begins = f"a file of another kind, or a damaged one (it begins with {stream.read(8)!r})"
     raise _UnusableError(describe_file(path) or begins)
@@ -277,8 +282,10 @@ def _datasets(file: h5py.File) -> dict[str, Any]:
     return datasets
 
 
-def _named(content: Any) -> tuple[dict[str, Any], set[str], Any]:
+def _named(content: Any, path: Path) -> tuple[dict[str, Any], set[str], Any]:
     """The arrays of a dictionary, or of a list of one per person; all names with a value; the content itself."""
+    if isinstance(content, InertObject):
+        raise _UnusableError(foreign.describe_global(content.name, path))
     if isinstance(content, dict):
         flat = flatten(content)
         return flat, _valued(flat), content

@@ -35,9 +35,9 @@ def is_packed_pickle(path: Path) -> bool:
 
 
 def torch_tree(path: Path) -> Any:
-    """The content of a torch file of plain data; its tensors are functions that give arrays. Raises LabelError."""
+    """The content of a torch file; its tensors are functions that give arrays. Raises LabelError."""
     expected = "a torch file of tensors and plain data"
-    content = read_tensor_file(path, expected, LabelError, mapped=zipfile.is_zipfile(path))
+    content = read_tensor_file(path, expected, LabelError, mapped=zipfile.is_zipfile(path), objects=True)
     return _plain(content)
 
 

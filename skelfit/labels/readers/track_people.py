@@ -134,12 +134,12 @@ def romp_people(tree: Any) -> People | None:
     results = tree.get("results")
     if not isinstance(results, Mapping):
         return None
-    if "smpl_thetas" in results:
-        images = {"": results}
-    else:  # an image without people has none
-        images = {
-            as_key(key): frame for key, frame in results.items() if isinstance(frame, Mapping) and frame
-        }
+    images = (
+        {"": results} if "smpl_thetas" in results else {as_key(key): frame for key, frame in results.items()}
+    )
+    images = {name: frame for name, frame in images.items() if frame}  # an image without people may have none
+    if not all(isinstance(frame, Mapping) for frame in images.values()):
+        return None
     if not images:
         return {}
     if not any("smpl_thetas" in frame for frame in images.values()):
