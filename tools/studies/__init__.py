@@ -27,6 +27,7 @@ from tools.studies import (
     sequences,
     shoulders,
     spine,
+    topologies,
 )
 from tools.studies.setup import Study
 
@@ -55,4 +56,5 @@ STUDIES: dict[str, Study] = {
     "refine-sequences": refine_sequences.STUDY,
     "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
+    "topologies": topologies.STUDY,
 }
