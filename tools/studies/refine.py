@@ -167,7 +167,8 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     if setup.picture is not None:
         write_picture(setup.picture, draw_worst(setup, truth, refiners["anchor"]))
     records += compare(setup, truth, refiners["anchor"])
-    return records + compare_cameras(_camera_case(setup, truth), NOISES, setup.say)
+    labels = [(SHAKES[0], NOISES[1]), *((SHAKES[1], noise) for noise in NOISES)]
+    return records + compare_cameras(_camera_case(setup, truth), labels, setup.say)
 
 
 def _camera_case(setup: Setup, truth: Truth) -> CameraCase:
@@ -176,7 +177,7 @@ def _camera_case(setup: Setup, truth: Truth) -> CameraCase:
         setup.device,
         truth.people,
         (SIZE_PX, SIZE_PX),
-        lambda noise: make_problem(truth, SHAKES[1], noise),
+        lambda shake, noise: make_problem(truth, shake, noise),
         lambda people, cam_int: measure(setup.models, truth, people, cam_int),
     )
 
