@@ -2,7 +2,8 @@
 
 The protocol of HSMR's SKELify (Xia et al., CVPR 2025): phase by phase, one optimiser with a strong-Wolfe line search
 for the sum of all objectives. So all people of a batch take the same step length. Objective, phases, statuses and
-measures are those of `Refiner`: only the optimisation differs. Angles are moved as plain numbers.
+measures are those of `Refiner`: only the optimisation differs. Angles are moved as plain numbers. Betas beyond their
+bound count as if they were there.
 """
 
 from __future__ import annotations
@@ -67,11 +68,11 @@ class FirstOrderRefiner(Refiner):
         held = x[:, count:]
 
         def value(moving: Tensor) -> Tensor:
-            return goal.value(torch.cat((moving, held), 1))
+            return goal.value(goal.bounded(torch.cat((moving, held), 1)))
 
         with torch.enable_grad():
             (moving,) = minimise(value, [x[:, :count]], self.iterations, FirstOrderConfig())
-        return torch.cat((moving, held), 1)
+        return goal.bounded(torch.cat((moving, held), 1))
 
     def _goal(self, x: Tensor, problem: RefinementProblem) -> NaiveRefinement:
         gender = "female" if bool(problem.female[0]) else "male"

@@ -8,13 +8,14 @@
 
     rho(d) = sigma^2 d^2 / (sigma^2 + d^2),
 
-in squared units, per person. x are the translation t (3), the angles q (46) and the betas (10). Image points are those
-of a pinhole with the intrinsics of the image. The unit is the person's shoulder-hip length at the depth of the start,
-in px, so that it is never foreshortened. c_k are confidences, 0 for keypoints that do not count; a keypoint that is
-nearer than `nearest` to the camera costs sigma^2. R_j is the rotation of joint j in its own frame, y_k keypoint k of
-the skin without the translation; L_j, l_k, betas_l, t_l are the anchor's. 44 keypoints stand for the skin: they lie all
-over it, and what they do not see, turns about a limb's own axis, is what `pose` holds. People whose focal length is not
-known have one variable more, p: they are seen with e^p times that of the camera, from e^p times the depth of t.
+in squared units, per person, within |betas| <= beta_bound. x are the translation t (3), the angles q (46) and the
+betas (10). Image points are those of a pinhole with the intrinsics of the image. The unit is the person's shoulder-hip
+length at the depth of the start, in px, so that it is never foreshortened. c_k are confidences, 0 for keypoints that
+do not count; a keypoint that is nearer than `nearest` to the camera costs sigma^2. R_j is the rotation of joint j in
+its own frame, y_k keypoint k of the skin without the translation; L_j, l_k, betas_l, t_l are the anchor's. 44
+keypoints stand for the skin: they lie all over it, and what they do not see, turns about a limb's own axis, is what
+`pose` holds. People whose focal length is not known have one variable more, p: they are seen with e^p times that of the
+camera, from e^p times the depth of t.
 
 The matrix is Gauss-Newton's of the residuals whose weights, rho'(d^2), are held; that of exp is the second derivative.
 `SkelKeypoints` computes and torch differentiates, in the float type of the body. People are independent.
@@ -37,7 +38,7 @@ from skelfit.bodies.kinematics import dof_rotations
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.fitting.baseline.naive_objective import Evaluation
 from skelfit.fitting.baseline.naive_step import damped_step, promised_decrease
-from skelfit.fitting.refinement.refinement_problem import RefinementProblem
+from skelfit.fitting.refinement.refinement_problem import RefinementProblem, beta_bound
 from skelfit.fitting.terms.spine_coupling import spine_couplings
 
 if TYPE_CHECKING:
@@ -118,6 +119,28 @@ class NaiveRefinement:
         residuals, _, exponentials = self.residuals(x)
         others = residuals[:, 2 * seen.shape[1] :]
         return (seen * cost).sum(1) + others.square().sum(1) + exponentials.square().sum(1)
+
+    def bounded(self, x: Tensor) -> Tensor:
+        """Variables (B, 59 or 60) with betas within their bound; differentiable."""
+        bound = beta_bound(self.problem, self.config.max_abs_beta)[:, None]
+        betas = x[:, _BETAS].clamp(-bound, bound)
+        return torch.cat((x[:, : _BETAS.start], betas, x[:, _BETAS.stop :]), 1)
+
+    def free(self, x: Tensor, state: Evaluation) -> Evaluation:
+        """An evaluation at x without the betas that are at their bound, and that would leave it downhill.
+
+        Their gradient is 0, and the matrix has their diagonal alone, so that no step moves them.
+        """
+        if self.count <= _BETAS.start:
+            return state
+        bound = beta_bound(self.problem, self.config.max_abs_beta)[:, None]
+        held = torch.zeros_like(state.gradient, dtype=torch.bool)
+        betas, slope = x[:, _BETAS], state.gradient[:, _BETAS]
+        held[:, _BETAS] = (betas.abs() >= bound) & (betas * slope < 0)
+        diagonal = torch.diag_embed(state.matrix.diagonal(dim1=-2, dim2=-1))
+        crossed = held[:, None] | held[:, :, None]
+        gradient = torch.where(held, 0.0, state.gradient)
+        return Evaluation(state.value, gradient, torch.where(crossed, diagonal, state.matrix))
 
     def evaluate(self, x: Tensor) -> Evaluation:
         """Value, gradient and matrix of the variables that the phase moves."""
@@ -238,15 +261,15 @@ def _bounded(step: Tensor, largest: float) -> Tensor:
 def naive_steps(goal: NaiveRefinement, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Damped steps of a phase from variables x: variables, objective (B,) and the decrease that one more promises."""
     config, solver = goal.config, goal.config.solver
-    state = goal.evaluate(x)
+    state = goal.free(x, goal.evaluate(x))
     damping = torch.full_like(state.value, solver.damping)
     for _ in range(goal.phase.steps):
         step, predicted = damped_step(state, damping)
         resting = (predicted <= config.tolerance * state.value) & (damping <= solver.damping_at_rest)
         if bool(resting.all()):
             break
-        trial_x = moved(x, step, config)
-        trial = goal.evaluate(trial_x)
+        trial_x = goal.bounded(moved(x, step, config))
+        trial = goal.free(trial_x, goal.evaluate(trial_x))
         noise = solver.noise * torch.finfo(x.dtype).eps * state.value
         better = (trial.value <= state.value + noise) & ~resting
         x = torch.where(better[:, None], trial_x, x)

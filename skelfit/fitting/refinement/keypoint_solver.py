@@ -38,6 +38,7 @@ class ImageTargets:
     given: Tensor  # (B, 44, 3) keypoints in units, and confidences: 0 for those that do not count
     camera: Tensor  # (B, 6) the first two rows of the intrinsics, in units
     depth: Tensor  # (B,) m, of the start
+    beta_bound: Tensor  # (B,) no |beta| goes beyond it
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,14 @@ def map_refinements(function: Callable[..., Tensor], *results: RefinementResult)
     return RefinementResult(refined=bodies, **over(results, [n for n in vars(results[0]) if n != "refined"]))
 
 
+def beta_bound(problem: RefinementProblem, largest: float) -> Tensor:
+    """What |betas| of N people may be: the largest of start and anchor (N,), and at least `largest`; 0: anything."""
+    if largest == 0:
+        return torch.full_like(problem.start.betas[:, 0], torch.inf)
+    betas = torch.cat((problem.start.betas, problem.anchored.betas), 1)
+    return betas.abs().amax(1).clamp(min=largest)
+
+
 def variables_of(people: BodyParameters) -> Tensor:
     """The solver's variables (B, 59): translation, angles, betas."""
     return torch.cat((people.transl, people.angles, people.betas), 1)

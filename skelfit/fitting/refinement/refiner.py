@@ -27,6 +27,7 @@ from skelfit.fitting.refinement.refinement_problem import (
     RefinementProblem,
     RefinementResult,
     RefinementStatus,
+    beta_bound,
     map_refinements,
     parameters_of,
     unrefined,
@@ -205,6 +206,7 @@ def make_targets(
         given=torch.from_numpy(np.concatenate((scaled, confidence[..., None]), 2)).float(),
         camera=torch.from_numpy(camera).float(),
         depth=depth.float(),
+        beta_bound=beta_bound(problem, config.max_abs_beta).float(),
     )
 
 

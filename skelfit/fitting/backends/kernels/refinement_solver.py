@@ -1,7 +1,8 @@
 """The steps of a phase of a refinement for a group of people: Levenberg-Marquardt, each person on their own.
 
 The rules are those of `levenberg_marquardt`: damping, bounds and acceptance are per person, a person rests when a step
-with little damping predicts a decrease below a tolerance, and a value that is not finite is never accepted.
+with little damping predicts a decrease below a tolerance, and a value that is not finite is never accepted. Betas have
+a bound: steps end there, and a beta that stands there and would go beyond has no part in the next step.
 """
 
 import warp as wp
@@ -16,7 +17,7 @@ from .joint_chain import pose
 from .joint_frames import JointFrames
 from .keypoint_columns import KeypointScratch, place_keypoints
 from .lanes import F1, F2, F3, I2, L, V, any_positive, choose, exceeds, gather, m, scatter, sync
-from .refinement_priors import write_label_joints
+from .refinement_priors import bound_betas, hold_betas, write_label_joints
 from .refinement_state import BETAS, CAMERA, FOCAL, POINTS, VARIABLES, K, RefineRules, RefineScratch
 from .refinement_terms import evaluate_refinement
 from .rest_joints import shape_joints
@@ -39,6 +40,7 @@ class RefinePeople:
     depth: F1  # (B,) m, of the start
     focal: F1  # (B,) log of the focal length over that of the camera
     zooms: int  # 1: it is a variable
+    beta_bound: F1  # (B,) no beta goes beyond it
     status: F2  # (B, 3)
 
 
@@ -84,10 +86,13 @@ def _load(s: int, t: int, g: int, rows: I2, people: RefinePeople, scratch: Refin
     if t == 0:
         a = V()
         b = V()
+        c = V()
         for lane in range(wp.static(L)):
             a[lane] = people.depth[rows[g, lane]]
             b[lane] = people.focal[rows[g, lane]]
+            c[lane] = people.beta_bound[rows[g, lane]]
         scratch.depth[s] = a
+        scratch.beta_bound[s] = c
         for i in range(2):
             scratch.focal[s, i] = b
     sync()
@@ -131,6 +136,8 @@ def _try(
         retract_betas(
             s, t, scratch.x, newton.step, wp.static(BETAS), wp.static(K), rules.max_beta_step, scratch.trial
         )
+        sync()
+        bound_betas(s, t, scratch.trial, scratch)
     if t == 0 and n > wp.static(FOCAL):
         largest = V(rules.max_focal)
         moved = scratch.focal[s, 0] + newton.step[s, wp.static(FOCAL)]
@@ -169,6 +176,8 @@ def refine(
             trial = evaluate_refinement(
                 s, t, other, n, scratch.trial, rules, tables, body, joints, twists, keypoints, scratch, newton
             )
+            if n > wp.static(CAMERA):
+                hold_betas(s, t, other, n, scratch.trial, scratch, newton)
             better = m(going, V(1.0) - exceeds(trial, value + rules.noise * value))
             better = m(better, exceeds(V(wp.static(3.0e38)), trial))
             if steps_left > rules.steps:
