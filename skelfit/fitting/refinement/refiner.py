@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -128,7 +128,7 @@ class Refiner:
         keypoints = solver.keypoints(x)
         unit = _units(problem, keypoints, config)
         view = _view(problem, keypoints, x, config)
-        status = _start_status(problem, view, unit, config)
+        status = _start_status(view, unit, config)
         if config.start == "torso":
             x = torch.cat((torso_translation(problem, keypoints, x, config), x[:, 3:]), 1)
         rows = torch.from_numpy(np.flatnonzero(status == _GOOD))
@@ -136,8 +136,12 @@ class Refiner:
         if len(rows):
             targets = make_targets(problem.take(rows), unit[rows.numpy()], x[rows, 2], config)
             moved[rows], value[rows] = self.solve(solver, x[rows], targets, problem.take(rows))
+        swapped = torch.zeros(len(x), dtype=torch.bool)
+        if len(rows) and config.keypoints.swap_gain:
+            swapped[rows] = self._swapped(solver, x[rows], targets, value[rows, 1])
+        status[swapped.numpy()] = RefinementStatus.SWAPPED
         better = (moved != x).any(1) & moved.isfinite().all(1) & value[:, 1].isfinite()
-        better &= (value[:, 1] < value[:, 0]) | (config.start == "torso")
+        better &= ((value[:, 1] < value[:, 0]) | (config.start == "torso")) & ~swapped
         kept = ~better.numpy()
         status[(status == _GOOD) & kept] = RefinementStatus.UNCHANGED
         value[kept, 1] = value[kept, 0]
@@ -163,6 +167,15 @@ class Refiner:
             seen=result.seen + torch.from_numpy(view.seen.sum(1)),
             gain=value[:, 2] / value[:, 1],
         )
+
+    def _swapped(self, solver: KeypointSolver, x: Tensor, targets: ImageTargets, value: Tensor) -> Tensor:
+        """Whose keypoints (B,) a body near the label explains better with left and right exchanged.
+
+        value (B,): the objective where the refinement against the keypoints as they are given ends.
+        """
+        given = targets.given[:, list(MIRRORED_KEYPOINTS)]
+        _, exchanged = solver.solve(x, replace(targets, given=given))
+        return exchanged[:, 1] < self.config.keypoints.swap_gain * value
 
 
 def _units(problem: RefinementProblem, keypoints: Floats, config: RefineConfig) -> Floats:
@@ -197,22 +210,9 @@ def _view(problem: RefinementProblem, keypoints: Floats, x: Tensor, config: Refi
     return _View(points, offsets, fitted_confidence(given[..., 2], config) > 0)
 
 
-def _start_status(
-    problem: RefinementProblem, view: _View, unit: Floats, config: RefineConfig
-) -> NDArray[np.int64]:
+def _start_status(view: _View, unit: Floats, config: RefineConfig) -> NDArray[np.int64]:
     """The status (B,) of people at their start."""
-    order = list(MIRRORED_KEYPOINTS)
-    given = problem.keypoints2d[:, order, :2].double().numpy()
-    both = view.seen & view.seen[:, order]
-    other = image_offsets(view.points, problem.cam_int.double().numpy(), given)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        as_is, exchanged = (
-            np.where(both, np.linalg.norm(off, axis=2), 0.0).sum(1) / both.sum(1) / unit
-            for off in (view.offsets, other)
-        )
-        swapped = (exchanged < config.keypoints.swap_gain * as_is) & (as_is > config.keypoints.swap_least)
     status = np.full(len(unit), _GOOD, np.int64)
-    status[swapped] = RefinementStatus.SWAPPED
     near = (view.seen & (view.points[..., 2] < config.nearest)).any(1)
     status[near | ~np.isfinite(unit) | ~(unit > 0)] = RefinementStatus.BEHIND_CAMERA
     return status
