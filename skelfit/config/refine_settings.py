@@ -59,6 +59,16 @@ class KeypointConfig:
 
 
 @dataclass(frozen=True)
+class FocalConfig:
+    """The focal length f of people whose camera is not known: a variable under a prior."""
+
+    centre: float = bounded(0.1, 20, default=1.0)  # f0, where the prior is 0, in diagonals of the image
+    weight: float = bounded(0, default=0.05)  # of log(f / f0)^2, against squared shoulder-hip lengths
+    # f stays within f0 / range and f0 range; at either end the camera is not believed
+    range: float = bounded(1, 20, default=4.0)
+
+
+@dataclass(frozen=True)
 class RefineConfig:
     """How people are refined."""
 
@@ -70,6 +80,7 @@ class RefineConfig:
     )
     anchor: AnchorConfig = AnchorConfig()  # holds people near their labels
     keypoints: KeypointConfig = KeypointConfig()  # which keypoints count
+    focal: FocalConfig = FocalConfig()  # the camera of people who come without one
     # label: where the label is; torso: at the depth that shoulders and hips give
     start: Literal["label", "torso"] = "label"
     # no |beta| goes beyond it, or beyond the largest of the label if that is larger; 0: no bound

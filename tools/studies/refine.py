@@ -2,14 +2,15 @@
 
 Truths are fits of the demo's people, seen by the demo's camera (256 px). Their labels are shaken: every angle by so
 many rad (standard deviation), the root's orientation too, betas by 0.5, the translation by 5 % of the depth and 5 cm
-aside. Keypoints get noise in px, and a share of them stands anywhere in the person's box. A second table compares the
-solver with the first-order baseline on the same people, problem and phases.
+aside. Keypoints get noise in px, and a share of them stands anywhere in the person's box. A second table has the people
+who seem to be swapped, of those whose keypoints are and of the others. The last one compares the solver with the
+first-order baseline on the same people, problem and phases.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.benchmark.text_table import table
+from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
 from skelfit.bodies.limit_excess import excess_deg
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
@@ -160,8 +162,23 @@ def run(setup: Setup) -> list[dict[str, Any]]:
                 records.append(_record(setup, truth, refiner, name, shake, noise))
     if setup.picture is not None:
         write_picture(setup.picture, draw_worst(setup, truth, refiners["anchor"]))
+    records += [swaps(truth, refiners["anchor"], shake, noise) for shake in SHAKES for noise in NOISES]
     records += compare(setup, truth, refiners["anchor"])
     return records
+
+
+def swaps(truth: Truth, refiner: Refiner, shake: float, noise: float) -> dict[str, Any]:
+    """The share of people who seem to be swapped, of those with left and right exchanged and of the others."""
+    given = make_problem(truth, shake, noise)
+    exchanged = replace(given, keypoints2d=given.keypoints2d[:, list(MIRRORED_KEYPOINTS)])
+
+    def share(problem: RefinementProblem) -> float:
+        return float((refiner.refine(problem).status == RefinementStatus.SWAPPED).double().mean())
+
+    return {"kind": "swapped", "shake": shake, "noise_px": noise, "people": len(given)} | {
+        "found": share(exchanged),
+        "false": share(given),
+    }
 
 
 def _record(
@@ -234,6 +251,12 @@ def text(records: list[dict[str, Any]]) -> list[str]:
             (r["kind"], f"{r['shake_rad']:g}", f"{r['noise_px']:g}", *cells, f"{100 * r['worse']:.1f} %")
         )
     lines = table((*heads, "worse MPJPE"), rows)
+    found = [
+        (f"{r['shake']:g}", f"{r['noise_px']:g}", f"{100 * r['found']:.1f} %", f"{100 * r['false']:.1f} %")
+        for r in records
+        if r["kind"] == "swapped"
+    ]
+    lines += ["", *table(("swapped: shake", "noise px", "found", "of the others"), found)]
     both = [r for r in records if "objective" in r]
     ends = [
         (r["kind"], r["people"], f"{r['people_per_second']:.1f}", f"{r['cpu_ms_per_person']:.2f}")

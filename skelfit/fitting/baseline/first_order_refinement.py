@@ -19,7 +19,7 @@ from skelfit.config.fit_settings import FirstOrderConfig
 from skelfit.fitting.baseline.first_order import minimise
 from skelfit.fitting.baseline.naive_refinement import NaiveRefinement, naive_refinement
 from skelfit.fitting.refinement.keypoint_solver import ImageTargets, KeypointSolver
-from skelfit.fitting.refinement.refinement_problem import RefinementProblem, RefinementResult
+from skelfit.fitting.refinement.refinement_problem import VARIABLES, RefinementProblem, RefinementResult
 from skelfit.fitting.refinement.refiner import Refiner
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class FirstOrderRefiner(Refiner):
     def solve(
         self, solver: KeypointSolver, x: Tensor, targets: ImageTargets, problem: RefinementProblem
     ) -> tuple[Tensor, Tensor]:
-        """All phases from x (B, 59): variables and status, which the kernels measure where it ends."""
+        """All phases from x (B, 59 or 60): variables and status, which the kernels measure where it ends."""
         goal, before = self._goal(x, problem), solver.judge(x, targets)
         moved = x.to(self.dtype)
         for phase in self.config.phases:
@@ -79,4 +79,4 @@ class FirstOrderRefiner(Refiner):
         if gender not in self._bodies:
             self._bodies[gender] = SkelKeypoints(self.models, gender, dtype=self.dtype)
         goal = naive_refinement(self._bodies[gender], self.config, problem.to(self.dtype))
-        return replace(goal, start_depth=x[:, 2].to(self.dtype))
+        return replace(goal, start_depth=x[:, 2].to(self.dtype), zooms=x.shape[1] > VARIABLES)

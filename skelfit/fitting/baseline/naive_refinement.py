@@ -2,7 +2,7 @@
 
     E(x) = reprojection^2 sum_k c_k^2 rho(|image_k - given_k| / unit) + depth^2 (z - z_start)^2 + shape^2 |betas|^2
            + angles^2 sum_i (exp(2 (low_i - q_i)) + exp(2 (q_i - high_i))) + limit_weight |excess|^2
-           + spine_weight |couplings q|^2
+           + spine_weight |couplings q|^2 + focal.weight p^2
            + anchor (pose sum_j (3 - tr(L_j^T R_j)) + root (3 - tr(L_0^T R_0)) + skin mean_k |y_k - l_k|^2
                      + betas |betas - betas_l|^2 + move |t - t_l|^2),
 
@@ -14,7 +14,8 @@ length at the depth of the start, in px, so that it is never foreshortened. c_k 
 do not count; a keypoint that is nearer than `nearest` to the camera costs sigma^2. R_j is the rotation of joint j in
 its own frame, y_k keypoint k of the skin without the translation; L_j, l_k, betas_l, t_l are the anchor's. 44
 keypoints stand for the skin: they lie all over it, and what they do not see, turns about a limb's own axis, is what
-`pose` holds.
+`pose` holds. People whose focal length is not known have one variable more, p: they are seen with e^p times that of the
+camera, from e^p times the depth of t.
 
 The matrix is Gauss-Newton's of the residuals whose weights, rho'(d^2), are held; that of exp is the second derivative.
 `SkelKeypoints` computes and torch differentiates, in the float type of the body. People are independent.
@@ -22,6 +23,7 @@ The matrix is Gauss-Newton's of the residuals whose weights, rho'(d^2), are held
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -44,8 +46,8 @@ if TYPE_CHECKING:
 
 CAMERA_VARIABLES = 6  # translation and the root's orientation come first
 _ANGLES = slice(3, 3 + NUM_DOFS)
-_BETAS = slice(3 + NUM_DOFS, None)
-_DIRECTIONS = 59
+_BETAS = slice(3 + NUM_DOFS, 3 + NUM_DOFS + 10)
+_DIRECTIONS = 60
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,12 @@ class NaiveRefinement:
     problem: RefinementProblem  # of people who can be refined, in the body's float type
     unit: Tensor  # (B,) px
     start_depth: Tensor  # (B,) m
+    zooms: bool = False  # whether the focal length is a variable, the last one
 
     @property
     def count(self) -> int:
         """The number of variables that the phase moves, the first ones."""
-        return CAMERA_VARIABLES if self.phase.moves == "camera" else 3 + NUM_DOFS + 10
+        return CAMERA_VARIABLES if self.phase.moves == "camera" else _BETAS.stop + self.zooms
 
     def of(self, phase: RefinePhase) -> NaiveRefinement:
         """The objective of another phase."""
@@ -75,7 +78,7 @@ class NaiveRefinement:
         )
 
     def residuals(self, x: Tensor, held: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Residuals (B, m) with the weights of `held` (B, 59), None: of x; then what keypoints cost beyond their
+        """Residuals (B, m) with the weights of `held`, None: of x (B, 59 or 60); then what keypoints cost beyond their
         squares (B,), and the exponentials of limits (B, 92)."""
         phase, config, problem = self.phase, self.config, self.problem
         keypoints, rotations = self._posed(x)
@@ -103,6 +106,7 @@ class NaiveRefinement:
             (phase.anchor * weights.skin / keypoints.shape[1]) ** 0.5 * (keypoints - anchor[0]).flatten(1),
             (phase.anchor * weights.betas) ** 0.5 * (betas - label.betas),
             (phase.anchor * weights.move) ** 0.5 * (x[:, :3] - label.transl),
+            config.focal.weight**0.5 * x[:, _BETAS.stop :],
         ]
         return torch.cat(parts, 1), (seen.square() * left).sum(1), phase.angles * exponents.exp()
 
@@ -117,9 +121,10 @@ class NaiveRefinement:
         return (seen * cost).sum(1) + others.square().sum(1) + exponentials.square().sum(1)
 
     def bounded(self, x: Tensor) -> Tensor:
-        """Variables (B, 59) with betas within their bound; differentiable."""
+        """Variables with betas within their bound; differentiable."""
         bound = beta_bound(self.problem, self.config.max_abs_beta)[:, None]
-        return torch.cat((x[:, : _BETAS.start], x[:, _BETAS].clamp(-bound, bound)), 1)
+        betas = x[:, _BETAS].clamp(-bound, bound)
+        return torch.cat((x[:, : _BETAS.start], betas, x[:, _BETAS.stop :]), 1)
 
     def free(self, x: Tensor, state: Evaluation) -> Evaluation:
         """An evaluation at x without the betas that are at their bound, and that would leave it downhill.
@@ -174,11 +179,15 @@ class NaiveRefinement:
     def _image(self, x: Tensor, keypoints: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Offsets in the image (B, 44, 2) in units, and which keypoints (B, 44) are behind the camera: offset 0."""
         keypoints = self._posed(x)[0] if keypoints is None else keypoints
-        points = keypoints + x[:, None, :3]
+        zoom = x[:, _BETAS.stop :].sum(1).exp()[:, None]
+        points = torch.cat(
+            (keypoints[..., :2] + x[:, None, :2], keypoints[..., 2:] + (zoom * x[:, 2:3])[..., None]), 2
+        )
         depth = points[..., 2]
         behind = depth < self.config.nearest
         flat = points / torch.where(behind, 1.0, depth)[..., None]
-        image = flat @ self.problem.cam_int[:, :2].mT
+        camera = self.problem.cam_int[:, :2]
+        image = flat[..., :2] @ camera[..., :2].mT * zoom[..., None] + camera[:, None, :, 2]
         given = torch.nan_to_num(self.problem.keypoints2d[..., :2])
         off = (image - given) / self.unit[:, None, None]
         return torch.where((behind | (self._confidence() == 0))[..., None], 0.0, off), behind
@@ -219,7 +228,7 @@ def naive_refinement(
 
 
 def moved(x: Tensor, step: Tensor, config: RefineConfig) -> Tensor:
-    """Variables (B, 59) after a step (B, n) of the first n, bounded: ball joints follow rotations, others add it."""
+    """Variables after a step (B, n) of the first n, bounded: ball joints follow rotations, others add it."""
     step = torch.nn.functional.pad(step, (0, x.shape[1] - step.shape[1]))
     ball = ball_joints(BALL_JOINTS, x.device, x.dtype)
     index = torch.tensor(np.array([dofs_of_joint(j) for j in BALL_JOINTS]), device=x.device)
@@ -232,11 +241,14 @@ def moved(x: Tensor, step: Tensor, config: RefineConfig) -> Tensor:
     turned = turn[:, index].abs().amax(2, keepdim=True) > 0
     balls = torch.where(turned, apply_step(ball, rotation, share), q[:, index])
     angles = angles.index_copy(1, index.flatten(), balls.flatten(1))
+    largest = math.log(config.focal.range)
+    zoom = (x[:, _BETAS.stop :] + step[:, _BETAS.stop :]).clamp(-largest, largest)
     return torch.cat(
         (
             x[:, :3] + _bounded(step[:, :3], config.max_move_step),
             angles,
             x[:, _BETAS] + _bounded(step[:, _BETAS], config.solver.max_beta_step),
+            zoom,
         ),
         1,
     )
@@ -247,7 +259,7 @@ def _bounded(step: Tensor, largest: float) -> Tensor:
 
 
 def naive_steps(goal: NaiveRefinement, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Damped steps of a phase from x (B, 59): variables, objective (B,) and the decrease that one more promises."""
+    """Damped steps of a phase from variables x: variables, objective (B,) and the decrease that one more promises."""
     config, solver = goal.config, goal.config.solver
     state = goal.free(x, goal.evaluate(x))
     damping = torch.full_like(state.value, solver.damping)

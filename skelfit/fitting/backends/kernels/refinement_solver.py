@@ -18,7 +18,7 @@ from .joint_frames import JointFrames
 from .keypoint_columns import KeypointScratch, place_keypoints
 from .lanes import F1, F2, F3, I2, L, V, any_positive, choose, exceeds, gather, m, scatter, sync
 from .refinement_priors import bound_betas, hold_betas, write_label_joints
-from .refinement_state import BETAS, CAMERA, POINTS, VARIABLES, K, RefineRules, RefineScratch
+from .refinement_state import BETAS, CAMERA, FOCAL, POINTS, VARIABLES, K, RefineRules, RefineScratch
 from .refinement_terms import evaluate_refinement
 from .rest_joints import shape_joints
 from .retraction import retract, retract_betas
@@ -39,6 +39,8 @@ class RefinePeople:
     camera: F2  # (B, 6) the first two rows of the intrinsics, in units
     depth: F1  # (B,) m, of the start
     beta_bound: F1  # (B,) no beta goes beyond it
+    focal: F1  # (B,) log of the focal length over that of the camera
+    zooms: int  # 1: it is a variable
     status: F2  # (B, 3)
 
 
@@ -84,11 +86,15 @@ def _load(s: int, t: int, g: int, rows: I2, people: RefinePeople, scratch: Refin
     if t == 0:
         a = V()
         b = V()
+        c = V()
         for lane in range(wp.static(L)):
             a[lane] = people.depth[rows[g, lane]]
-            b[lane] = people.beta_bound[rows[g, lane]]
+            b[lane] = people.focal[rows[g, lane]]
+            c[lane] = people.beta_bound[rows[g, lane]]
         scratch.depth[s] = a
-        scratch.beta_bound[s] = b
+        scratch.beta_bound[s] = c
+        for i in range(2):
+            scratch.focal[s, i] = b
     sync()
 
 
@@ -97,6 +103,8 @@ def _take(s: int, t: int, h: int, n: int, better: V, scratch: RefineScratch, new
     """Take the trial in the lanes where it is better; else copy the evaluation of buffer h to the other buffer."""
     for i in range(t, wp.static(VARIABLES), wp.block_dim()):
         scratch.x[s, i] = choose(better, scratch.trial[s, i], scratch.x[s, i])
+    if t == 0:
+        scratch.focal[s, 0] = choose(better, scratch.focal[s, 1], scratch.focal[s, 0])
     if any_positive(V(1.0) - better):
         other = 4 * s + 1 - h
         for i in range(t, n, wp.block_dim()):
@@ -130,6 +138,10 @@ def _try(
         )
         sync()
         bound_betas(s, t, scratch.trial, scratch)
+    if t == 0 and n > wp.static(FOCAL):
+        largest = V(rules.max_focal)
+        moved = scratch.focal[s, 0] + newton.step[s, wp.static(FOCAL)]
+        scratch.focal[s, 1] = wp.min(wp.max(moved, -largest), largest)
     sync()
 
 
@@ -145,7 +157,7 @@ def refine(
     """
     g, t = wp.tid()
     s = g % slots
-    n = int(wp.static(VARIABLES))
+    n = wp.static(VARIABLES) + people.zooms
     if rules.camera != 0:
         n = int(wp.static(CAMERA))
     _load(s, t, g, rows, people, scratch)
@@ -201,6 +213,8 @@ def refine(
     for i in range(t, wp.static(VARIABLES), wp.block_dim()):
         scatter(people.x, rows, g, i, scratch.x[s, i])
     if t == 0:
+        for lane in range(wp.static(L)):
+            people.focal[rows[g, lane]] = scratch.focal[s, 0][lane]
         scatter(people.status, rows, g, wp.static(VALUE), value)
         scatter(people.status, rows, g, wp.static(DECREASE), predicted)
         scatter(people.status, rows, g, wp.static(ACCEPTED), accepted)
