@@ -18,9 +18,16 @@ from skelfit.exports.exported_bodies import (
     ExportedBodies,
     check_models,
 )
-from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult, selected_people
+from skelfit.exports.exporter import (
+    Exporter,
+    ExportOptions,
+    ExportResult,
+    known_people,
+    plural,
+    selected_people,
+)
 from skelfit.exports.mesh_files import write_mesh
-from skelfit.exports.motions import TIME_STEP, frame_rate, motions_of, unused_name
+from skelfit.exports.motions import TIME_STEP, assumed_rate_text, frame_rate, motions_of, unused_name
 from skelfit.exports.opensim_files.angle_page import page_text
 from skelfit.exports.opensim_files.motion import (
     AXIS_NAMES,
@@ -55,9 +62,10 @@ class OpenSimExporter(Exporter):
         """Write the files into the folder `out`. Raises OutputError for an unknown key."""
         models = options.required_models()
         check_models(run, models)
+        chosen = known_people(self._motions(run, options), options)
         prepare_folder(out, options.overwrite)
         folder, people, motions = _Folder(out, ExportedBodies(models)), 0, 0
-        for name, rows in self._motions(run, options):
+        for name, rows in chosen:
             folder.add(name, rows, frame_rate(rows[0], options.frame_rate))
             people, motions = people + len(rows), motions + 1
             options.step(len(rows))
@@ -83,6 +91,7 @@ class _Folder:
         self._people: dict[tuple[str, bytes], tuple[PersonModel, dict[int, str]]] = {}
         self._with_model: list[str] = []
         self._mean_betas: list[str] = []
+        self._mean_bodies: list[str] = []  # of labels that do not say the person's shape
         self._assumed = 0  # sequences whose labels have no frame rate
 
     def add(self, wanted: str, people: Sequence[Person], rate: float) -> None:
@@ -94,13 +103,15 @@ class _Folder:
         self._write(f"{name}-clinical.sto", sto_text(motion))
         self._write(f"{name}.csv", people_text(motion, people))
         if motion.in_time:
-            self._assumed += people[0].meta["frame_rate"] is None
+            self._assumed += len(people) > 1 and people[0].meta["frame_rate"] is None
             self._write(f"{name}-angles.html", page_text(motion))
         genders = {str(person.meta["skel_gender"]) for person in people}
         betas = np.array([person.fields["skel_betas"] for person in people], np.float64)
         same = bool((betas == betas[0]).all())
         if len(genders) == 1 and (same or motion.in_time):
             self._add_model(motion, genders.pop(), betas[0] if same else betas.mean(0))
+            if not any(person.fields["smpl_betas"].any() for person in people) and people[0].meta["smpl"]:
+                self._mean_bodies.append(name)
             if not same:
                 self._mean_betas.append(name)
 
@@ -135,10 +146,17 @@ class _Folder:
     def notes(self, people: int, motions: int, given_rate: float | None) -> tuple[str, ...]:
         """Lines for the terminal."""
         models = len(self._with_model)
-        lines = [f"{people} people in {motions} motions in {self.out}, {models} of them with a model (.osim)"]
+        counted = f"{plural(people, 'person', 'people')} in {plural(motions, 'motion')} in {self.out}"
+        lines = [f"{counted}, {models} of them with a model (.osim)" if motions > 1 or not models else
+                 f"{counted}, with a model (.osim)"]  # fmt: skip
         if self._assumed and given_rate is None:
+            lines.append(assumed_rate_text(self._assumed))
+        if self._mean_bodies:
+            others = len(self._mean_bodies) - 1
+            more = f" (and those of {plural(others, 'motion')} more)" if others else ""
             lines.append(
-                f"  {self._assumed} of them without a frame rate in the labels: the fit's is taken (--frame-rate)"
+                f"  warning: the labels of {self._mean_bodies[0]}{more} have betas of 0, as of SMPL-X's parameters: "
+                "the model has the mean person's size, not this person's"
             )
         if self._mean_betas:
             others = len(self._mean_betas) - 1

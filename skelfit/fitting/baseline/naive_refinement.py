@@ -121,7 +121,7 @@ class NaiveRefinement:
         return (seen * cost).sum(1) + others.square().sum(1) + exponentials.square().sum(1)
 
     def bounded(self, x: Tensor) -> Tensor:
-        """Variables with betas within their bound; differentiable."""
+        """Variables (B, 59 or 60) with betas within their bound; differentiable."""
         bound = beta_bound(self.problem, self.config.max_abs_beta)[:, None]
         betas = x[:, _BETAS].clamp(-bound, bound)
         return torch.cat((x[:, : _BETAS.start], betas, x[:, _BETAS.stop :]), 1)
