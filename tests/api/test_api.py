@@ -59,7 +59,8 @@ API = {
         "overwrite=False, workers=None, progress=False)"
     ),
     "refine": (
-        "(poses, betas, trans, keypoints2d, cam_int, *, image_size=None, gender='male', settings=None, models=None, device='auto')"
+        "(poses, betas, trans, keypoints2d, cam_int, *, image_size=None, gender='male', settings=None, models=None,"
+        " device='auto')"
     ),
     "refine_shards": (
         f"(folder, out, *, settings=None, models=None, device='auto', fit_batch=None, writers=None, {_WORKERS}, "
