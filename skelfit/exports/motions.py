@@ -42,6 +42,13 @@ def frame_rate(person: Person, given: float | None) -> float:
     return float(meta["frame_rate"] or given or meta["fitted_rate"] or 1 / TIME_STEP)
 
 
+def known_rate(person: Person, given: float | None) -> float | None:
+    """The same rate; None where neither the labels, nor the fit, nor the user says one."""
+    meta = person.meta
+    known = meta["sequence"] is not None and (meta["frame_rate"] or given or meta["fitted_rate"])
+    return frame_rate(person, given) if known else None
+
+
 def unused_name(wanted: str, used: set[str]) -> str:
     """A file name for a sequence, not among those that are used; adds it to them."""
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", wanted).strip("._") or "sequence"

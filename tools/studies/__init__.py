@@ -9,6 +9,7 @@ from tools.studies import (
     better_labels,
     bones,
     extreme,
+    ground,
     image_libraries,
     images,
     job_speed,
@@ -53,4 +54,5 @@ STUDIES: dict[str, Study] = {
     "refine": refine.STUDY,
     "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
+    "ground": ground.STUDY,
 }
