@@ -99,7 +99,8 @@ class _Folder:
         self._with_model: list[str] = []
         self._mean_betas: list[str] = []
         self._assumed = 0  # sequences whose labels have no frame rate
-        self.coordinates: dict[str, int] = {}  # of labels, and how many motions have them
+        self.coordinates: set[str] = set()  # of labels
+        self._in_no_world = 0  # sequences under which gravity is not known
         self.floors: dict[str, dict[str, Any]] = {}  # what is known of the ground under each sequence
 
     def add(self, wanted: str, people: Sequence[Person], given_rate: float | None) -> None:
@@ -113,7 +114,8 @@ class _Folder:
             ground = self.bodies.ground(people, known_rate(people[0], given_rate))
             motion = replace(motion, sole_contact=ground)
             self._add_ground(name, ground)
-        self.coordinates[motion.coordinates] = self.coordinates.get(motion.coordinates, 0) + 1
+        self.coordinates.add(motion.coordinates)
+        self._in_no_world += motion.in_time and up_axis(motion.coordinates) is None
         self._write(f"{name}.mot", mot_text(motion))
         self._write(f"{name}.trc", trc_text(motion))
         self._write(f"{name}-clinical.sto", sto_text(motion))
@@ -172,9 +174,10 @@ class _Folder:
             lines.append(
                 f"  {self._assumed} of them without a frame rate in the labels: the fit's is taken (--frame-rate)"
             )
-        without = sum(n for name, n in self.coordinates.items() if up_axis(name) is None)
-        if without:
-            lines.append(f"  {without} of them in no world: gravity is not known, and taken to be along -y")
+        if self._in_no_world:
+            lines.append(
+                f"  {self._in_no_world} of them in no world: gravity is not known, and taken to be along -y"
+            )
         if counts := Counter(floor["status"] for floor in self.floors.values()):
             known = ", ".join(f"{status} {count}" for status, count in sorted(counts.items()))
             lines.append(f"  floor and contacts of the feet: {known}")

@@ -38,7 +38,8 @@ def half_space(model: Any) -> Array:
     assert geometries.getSize() == 1 and space.getConcreteClassName() == "ContactHalfSpace"
     assert space.getFrame().getAbsolutePathString() == "/ground"
     where, place = space.getTransform(), space.get_location()
-    return np.array([[place.get(i) for i in range(3)], where.R().asMat33().to_numpy()[:, 0]])
+    inside = where.R().asMat33()  # its first column
+    return np.array([[place.get(i) for i in range(3)], [inside.get(i, 0) for i in range(3)]])
 
 
 def driven(model: Any, state: Any, motion: dict[str, Array], labels: list[str]) -> Array:

@@ -153,16 +153,16 @@ def measure_ground(
 def foot_tracks(tracks: SoleTracks, rate: float, up: Array, settings: GroundSettings) -> FootTracks:
     """The lowest point of each part, smoothed. Where a sole rolls, that point of the skin stands still."""
     axes = np.stack([*np.eye(3)[up == 0], up])  # two that are level, then up
-    soles, velocities = smoothed_points(
-        tracks.soles @ axes.T, tracks.frames, rate, settings.smoothing, settings.least_smoothing
-    )
     shape = (len(tracks.frames), len(SOLE_PARTS))
     places, speeds, slips = np.empty((*shape, 3)), np.empty(shape), np.empty(shape)
     rows = np.arange(shape[0])
     for k, part in enumerate(tracks.parts):
-        lowest = soles[:, part, 2].argmin(1)
-        places[:, k] = soles[:, part][rows, lowest]
-        velocity = velocities[:, part][rows, lowest]
+        soles, velocities = smoothed_points(
+            tracks.soles[:, part] @ axes.T, tracks.frames, rate, settings.smoothing, settings.least_smoothing
+        )
+        lowest = soles[..., 2].argmin(1)
+        places[:, k] = soles[rows, lowest]
+        velocity = velocities[rows, lowest]
         speeds[:, k] = np.linalg.norm(velocity, axis=-1)
         slips[:, k] = np.linalg.norm(velocity[:, :2], axis=-1)
     return FootTracks(places, speeds, slips)
