@@ -39,6 +39,7 @@ from skelfit.api.subsets import (
     filter_rules,
     manifest_subset,
     manifests_of,
+    next_commands,
 )
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
 from skelfit.config.manifest import load_manifest
@@ -235,11 +236,7 @@ def convert_subset(subset: Subset, out: Location, options: RunOptions) -> Conver
     if summary is None:
         say(f"next: skelfit status {out}")
         return ConvertedSubset(subset.name, out, None, waits=True)
-    for command in (
-        f"verify {out}",
-        f"card {out}",
-        f"export {out} --format skel-cf --out {subset.name}-skel.npz",
-    ):
+    for command in next_commands(run, out):
         say(f"next: skelfit {command}")
     return ConvertedSubset(subset.name, out, summary)
 

@@ -34,6 +34,7 @@ class RefinedPeople(Generic[A]):
     betas: A  # (..., 10)
     trans: A  # (..., 3) m
     reprojection_px: A  # (..., 2) mean distance of the seen keypoints; NaN: cannot be measured
+    cam_int: A  # (..., 3, 3) px, as given, or estimated for the people who are refined; 0: not known
     objective: A  # (..., 2) what was minimised, in squared shoulder-hip lengths
     status: NDArray[np.str_]  # (...) refined, or why the person is as before
 
@@ -48,8 +49,9 @@ def refine(
     betas: ArrayLike | Tensor,
     trans: ArrayLike | Tensor,
     keypoints2d: ArrayLike | Tensor,
-    cam_int: ArrayLike | Tensor,
+    cam_int: ArrayLike | Tensor | None,
     *,
+    image_size: ArrayLike | Tensor | None = None,
     gender: ArrayLike = "male",
     settings: RefineConfig | None = None,
     models: Models = None,
@@ -64,7 +66,9 @@ def refine(
         betas: (..., 10).
         trans: (..., 3) m.
         keypoints2d: (..., 44, 3), px of the image and confidence; 0: not seen. 25 of OpenPose, then 19 extra ones.
-        cam_int: intrinsics (..., 3, 3) px.
+        cam_int: intrinsics (..., 3, 3) px; 0: not known. None: of no one.
+        image_size: width and height (..., 2) px. Where the camera is not known, it is estimated with them: the focal
+            length under the prior of `settings.focal`, the principal point in the middle. trans is not used then.
         gender: of the SKEL body: male or female; one for all, or one each.
         settings: a RefineConfig. None: the default, which holds people near where they are given.
         models, device: as for `skelfit.fit`.
@@ -72,7 +76,7 @@ def refine(
     Returns:
         A RefinedPeople, whose arrays are tensors on poses' device where poses are a tensor, else NumPy arrays; float32.
         A person who cannot be refined keeps the numbers given, and `status` says why: unchanged, not_finite,
-        no_camera, few_keypoints, behind_camera or swapped.
+        no_camera, few_keypoints, behind_camera, swapped or unlikely_focal.
 
     Raises:
         ArgumentError: for a wrong shape or gender, or settings of another type.
@@ -85,12 +89,16 @@ def refine(
         raise ArgumentError("poses", "shape (..., 46)", f"shape {tuple(angles.shape)}")
     leading = tuple(angles.shape[:-1])
     others = (("betas", betas, (10,)), ("trans", trans, (3,)), ("keypoints2d", keypoints2d, (44, 3)))
-    sized = [_broadcast(name, x, leading, size) for name, x, size in (*others, ("cam_int", cam_int, (3, 3)))]
+    cam_int = torch.zeros(3, 3) if cam_int is None else cam_int
+    image_size = torch.zeros(2) if image_size is None else image_size
+    others += (("cam_int", cam_int, (3, 3)), ("image_size", image_size, (2,)))
+    sized = [_broadcast(name, x, leading, size) for name, x, size in others]
     problem = RefinementProblem(
         BodyParameters(angles.reshape(-1, 46), sized[0], sized[1]),
         _female(gender, leading),
         sized[2],
         sized[3],
+        image_size=sized[4],
     )
     result = _refiner(usable_models(models), settings or RefineConfig(), usable_device(device)).refine(
         problem
@@ -106,6 +114,7 @@ def refine(
         betas=shaped(result.refined.betas),
         trans=shaped(result.refined.transl),
         reprojection_px=shaped(result.reprojection_px),
+        cam_int=shaped(result.cam_int),
         objective=shaped(result.objective),
         status=np.array(names, np.str_).reshape(leading),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -225,8 +225,24 @@ def say_sequences(run: Run, say: Say) -> None:
         say(f"{file.name}: {count}; frames are fitted {how}")
         unknown = sum(sequence.frame_rate is None for sequence in sequences)
         if unknown and temporal:
-            assumed = f"{temporal.frame_rate:g} Hz assumed (fit.temporal.frame_rate)"
-            say(f"  {unknown} of them without a frame rate: {assumed}")
+            assumed = f"{temporal.frame_rate:g} Hz assumed (fit.temporal.frame_rate of the pipeline)"
+            whose = "" if len(sequences) == 1 else f"{unknown} of them "
+            say(f"  {whose}without a frame rate: {assumed}; give exports the video's, with --frame-rate")
+
+
+def next_commands(run: Run, out: Location) -> Iterator[str]:
+    """The commands that a finished run is for: of people in images, and of people in motion."""
+    yield f"verify {out}"
+    yield f"card {out}"
+    found = [s for file in run.labels for s in store_contents(file.store, file.rows).sequences]
+    if not found:
+        yield f"export {out} --format skel-cf --out {run.subset}-skel.npz"
+        return
+    rate, temporal = "", run.pipeline.temporal
+    if temporal and any(sequence.frame_rate is None for sequence in found):
+        rate = f" --frame-rate {temporal.frame_rate:g}"
+    for name in ("opensim", "glb"):
+        yield f"export {out} --format {name}{rate} --out {run.subset}-{name}"
 
 
 def _is_there(images: ImageSource, path: str) -> bool:

@@ -61,6 +61,16 @@ class KeypointConfig:
 
 
 @dataclass(frozen=True)
+class FocalConfig:
+    """The focal length f of people whose camera is not known: a variable under a prior."""
+
+    centre: float = bounded(0.1, 20, default=1.0)  # f0, where the prior is 0, in diagonals of the image
+    weight: float = bounded(0, default=0.05)  # of log(f / f0)^2, against squared shoulder-hip lengths
+    # f stays within f0 / range and f0 range; at either end the camera is not believed
+    range: float = bounded(1, 20, default=4.0)
+
+
+@dataclass(frozen=True)
 class RefineConfig:
     """How people are refined."""
 
@@ -72,8 +82,11 @@ class RefineConfig:
     )
     anchor: AnchorConfig = AnchorConfig()  # holds people near their labels
     keypoints: KeypointConfig = KeypointConfig()  # which keypoints count
+    focal: FocalConfig = FocalConfig()  # the camera of people who come without one
     # label: where the label is; torso: at the depth that shoulders and hips give
     start: Literal["label", "torso"] = "label"
+    # no |beta| goes beyond it, or beyond the largest of the label if that is larger; 0: no bound
+    max_abs_beta: float = bounded(0, default=2.0)
     limit_weight: float = bounded(0, default=4.0)  # per rad^2 beyond a joint limit
     spine_weight: float = bounded(0, default=30.0)  # per m^2 of the spine's couplings, see `fit.spine`
     spine: SpineConfig = SpineConfig()  # how lumbar and thorax share the motions of the trunk
@@ -90,7 +103,7 @@ _ANGLES = 1.7  # HSMR's factor of the weights of angles
 
 
 def published_config() -> RefineConfig:
-    """HSMR's full run: camera first, then all, without an anchor, limits or spine of ours."""
+    """HSMR's full run: camera first, then all, without an anchor, bound, limits or spine of ours."""
     weights = ((100.0, 404.0), (50.0, 404.0), (10.0, 57.4), (5.0, 4.78))
     later = tuple(
         RefinePhase(f"all-{k}", 20, sigma=100.0, shape=shape, angles=_ANGLES * angles, anchor=0.0)
@@ -99,10 +112,12 @@ def published_config() -> RefineConfig:
     camera = RefinePhase(
         "camera", 20, moves="camera", points="torso", sigma=100.0, reprojection=1.78, depth=100.0, anchor=0.0
     )
-    return RefineConfig(phases=(camera, *later), start="torso", limit_weight=0.0, spine_weight=0.0)
+    return RefineConfig(
+        phases=(camera, *later), start="torso", max_abs_beta=0.0, limit_weight=0.0, spine_weight=0.0
+    )
 
 
 def published_loop_config() -> RefineConfig:
     """HSMR's refiner inside the training loop: one phase."""
     phase = RefinePhase("loop", 20, sigma=100.0, shape=5.0, angles=0.17 * 4.78, anchor=0.0)
-    return RefineConfig(phases=(phase,), limit_weight=0.0, spine_weight=0.0)
+    return RefineConfig(phases=(phase,), max_abs_beta=0.0, limit_weight=0.0, spine_weight=0.0)

@@ -29,6 +29,9 @@ class RefinementMeasures:
         Array  # (N,) mean distance of the new skin from the label's, both with their middles in one place
     )
     shift: Array  # (N,) way from the old place, as a share of the old distance from the camera
+    depth_m: Array  # (N,2) of the person
+    focal_px: Array  # (N,2)
+    estimated: NDArray[np.bool_]  # (N,) whether the camera was estimated
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Refinement:
     status: str  # of REFINEMENTS
     reason: str  # why it keeps what it had, with the figures that were refused; '' for a refined one
     seen: int | None
+    camera: str | None  # of CAMERAS, for a refined person
     before: dict[str, float | None] | None  # measures of what it had; None where there is no person
     after: dict[str, float | None] | None  # of what it has now
     moved_mm: float | None  # of a refined person, from the label
@@ -55,7 +59,7 @@ class Refinement:
 
 def without_person() -> Refinement:
     """That of a row without a sample."""
-    return Refinement(row_status.NO_PERSON, "", None, None, None, None, None)
+    return Refinement(row_status.NO_PERSON, "", None, None, None, None, None, None)
 
 
 def judge_refinements(
@@ -86,7 +90,8 @@ def _faults(m: RefinementMeasures, accept: AcceptConfig) -> Iterator[_RefusedRow
         closer, gain = change(m.reprojection, 4), m.reprojection[:, 0] - m.reprojection[:, 1]
     yield _RefusedRows(
         row_status.NOT_CLOSER,
-        ~((gain > 0) & (gain >= accept.least_gain)),
+        # To have a camera is a gain.
+        ~np.where(m.estimated, gain >= 0, (gain > 0) & (gain >= accept.least_gain)),
         lambda i: f"reprojection {closer(i)}",
     )
     excess = change(m.limit_deg, 2)
@@ -119,7 +124,8 @@ def _refinement(m: RefinementMeasures, i: int, status: str, reason: str) -> Refi
         for k in (0, int(accepted))
     )
     moved, shift = (_rounded(x[i]) if accepted else None for x in (m.moved_mm, m.shift))
-    return Refinement(status, reason, int(m.seen[i]), before, after, moved, shift)
+    camera = (row_status.ESTIMATED if m.estimated[i] else row_status.GIVEN) if accepted else None
+    return Refinement(status, reason, int(m.seen[i]), camera, before, after, moved, shift)
 
 
 def _rounded(value: float) -> float | None:

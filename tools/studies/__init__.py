@@ -27,6 +27,7 @@ from tools.studies import (
     sequences,
     shoulders,
     spine,
+    topologies,
 )
 from tools.studies.setup import Study
 
@@ -55,4 +56,5 @@ STUDIES: dict[str, Study] = {
     "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
     "ground": ground.STUDY,
+    "topologies": topologies.STUDY,
 }

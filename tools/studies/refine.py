@@ -3,7 +3,7 @@
 Truths are fits of the demo's people, seen by the demo's camera (256 px). Their labels are shaken: every angle by so
 many rad (standard deviation), the root's orientation too, betas by 0.5, the translation by 5 % of the depth and 5 cm
 aside. Keypoints get noise in px, and a share of them stands anywhere in the person's box. A second table compares the
-solver with the first-order baseline on the same people, problem and phases.
+solver with the first-order baseline on the same people, problem and phases. A third one hides the camera.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.benchmark.text_table import table
+from skelfit.bodies.joint_distances import joint_errors
 from skelfit.bodies.limit_excess import excess_deg
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
@@ -29,6 +30,7 @@ from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.refinement.refinement_problem import BodyParameters, RefinementProblem, RefinementStatus
 from skelfit.fitting.refinement.refiner import Refiner
 from tools.studies.picture import write_picture
+from tools.studies.refine_cameras import CameraCase, camera_lines, compare_cameras
 from tools.studies.refine_picture import draw_rows
 from tools.studies.setup import SEED, Setup, Study, distribution
 
@@ -100,12 +102,14 @@ def make_problem(truth: Truth, shake: float, noise: float) -> RefinementProblem:
 
 
 @torch.no_grad()
-def measure(models: ModelSet, truth: Truth, people: BodyParameters) -> dict[str, Tensor]:
+def measure(
+    models: ModelSet, truth: Truth, people: BodyParameters, cam_int: Tensor | None = None
+) -> dict[str, Tensor]:
     """Of each person (N,): 2D error in px of the true keypoints in the image, MPJPE and PVE in mm beside the pelvis,
-    root's distance in mm, degrees of the worst violation of a limit."""
-    image = keypoints(models, people, truth.female) @ truth.cam_int[0].mT
+    PA-MPJPE, root's distance in mm, degrees of the worst violation of a limit. cam_int: None for the true cameras."""
+    image = keypoints(models, people, truth.female) @ (truth.cam_int if cam_int is None else cam_int).mT
     off = (image[..., :2] / image[..., 2:] - truth.points).norm(dim=-1)
-    parts: dict[str, list[Tensor]] = {"mpjpe_mm": [], "pve_mm": []}
+    parts: dict[str, list[Tensor]] = {"mpjpe_mm": [], "pve_mm": [], "pa_mpjpe_mm": []}
     for rows in torch.arange(len(truth.female)).split(_FEW):
         bodies = []
         for one in (people.take(rows), truth.people.take(rows)):
@@ -113,6 +117,8 @@ def measure(models: ModelSet, truth: Truth, people: BodyParameters) -> dict[str,
         (joints, skin), (true_joints, true_skin) = bodies
         root = joints[:, :1] - true_joints[:, :1]
         parts["mpjpe_mm"].append(1000 * (joints - true_joints - root).norm(dim=-1).mean(1))
+        aligned = joint_errors(true_joints.double().numpy(), joints.double().numpy(), (0,))[:, 2]
+        parts["pa_mpjpe_mm"].append(torch.from_numpy(aligned))
         parts["pve_mm"].append(1000 * (skin - true_skin - root).norm(dim=-1).mean(1))
     violation = excess_deg(people.angles.numpy()).max(1)
     return {
@@ -161,7 +167,18 @@ def run(setup: Setup) -> list[dict[str, Any]]:
     if setup.picture is not None:
         write_picture(setup.picture, draw_worst(setup, truth, refiners["anchor"]))
     records += compare(setup, truth, refiners["anchor"])
-    return records
+    return records + compare_cameras(_camera_case(setup, truth), NOISES, setup.say)
+
+
+def _camera_case(setup: Setup, truth: Truth) -> CameraCase:
+    return CameraCase(
+        setup.models,
+        setup.device,
+        truth.people,
+        (SIZE_PX, SIZE_PX),
+        lambda noise: make_problem(truth, SHAKES[1], noise),
+        lambda people, cam_int: measure(setup.models, truth, people, cam_int),
+    )
 
 
 def _record(
@@ -241,7 +258,7 @@ def text(records: list[dict[str, Any]]) -> list[str]:
         for r in both
     ]
     heads = ["solver", "people", "people/s", "CPU ms", "start", "start p95", "end", "end p95"]
-    return [*lines, "", *table(heads, ends)]
+    return [*lines, "", *table(heads, ends), "", *camera_lines(records)]
 
 
 STUDY = Study(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,10 +27,17 @@ from skelfit.fitting.refinement.refinement_problem import (
     RefinementProblem,
     RefinementResult,
     RefinementStatus,
+    beta_bound,
     map_refinements,
     parameters_of,
     unrefined,
     variables_of,
+)
+from skelfit.fitting.refinement.unknown_cameras import (
+    at_end_of_range,
+    estimated_rows,
+    in_prior_cameras,
+    seen_as_estimated,
 )
 
 if TYPE_CHECKING:
@@ -78,8 +86,10 @@ class Refiner:
         problem = problem.on_host()
         result = unrefined(problem, input_status(problem, self.config))
         size = self.backend.batch_size
-        for female in (False, True):
-            rows = ((problem.female == female) & (result.status == _GOOD)).nonzero()[:, 0]
+        unknown = estimated_rows(problem)
+        for female, estimated in product((False, True), repeat=2):
+            of_kind = (problem.female == female) & (unknown == estimated)
+            rows = (of_kind & (result.status == _GOOD)).nonzero()[:, 0]
             if len(rows) == 0:
                 continue
             solver = self._solver("female" if female else "male")
@@ -119,12 +129,15 @@ class Refiner:
                 torch.set_num_threads(threads)
         return self._solvers[gender]
 
-    def _refine_batch(self, solver: KeypointSolver, problem: RefinementProblem) -> RefinementResult:
-        """Refine people of one body, whose numbers are finite."""
-        config = self.config
-        result = unrefined(problem, torch.full((len(problem),), _GOOD))
-        x = variables_of(problem.start).to("cpu", torch.float32)
+    def _refine_batch(self, solver: KeypointSolver, given: RefinementProblem) -> RefinementResult:
+        """Refine people of one body, whose numbers are finite; all of them have a camera, or none."""
+        config, problem = self.config, given
+        result = unrefined(given, torch.full((len(given),), _GOOD))
+        x = variables_of(given.start).to("cpu", torch.float32)
         keypoints = solver.keypoints(x)
+        if estimated := bool(estimated_rows(given).any()):
+            problem = in_prior_cameras(given, keypoints, config)
+            x = torch.cat((problem.start.transl.float(), x[:, 3:], torch.zeros(len(x), 1)), 1)
         unit = _units(problem, keypoints, config)
         view = _view(problem, keypoints, x, config)
         status = _start_status(problem, view, unit, config)
@@ -135,19 +148,24 @@ class Refiner:
         if len(rows):
             targets = make_targets(problem.take(rows), unit[rows.numpy()], x[rows, 2], config)
             moved[rows], value[rows] = self.solve(solver, x[rows], targets, problem.take(rows))
-        better = (moved != x).any(1) & moved.isfinite().all(1) & value[:, 1].isfinite()
-        better &= (value[:, 1] < value[:, 0]) | (config.start == "torso")
+        lower = value[:, 1] <= value[:, 0] if estimated else value[:, 1] < value[:, 0]
+        better = (moved != x).any(1) | estimated  # a person without a camera is better off with one
+        better &= moved.isfinite().all(1) & value[:, 1].isfinite() & (lower | (config.start == "torso"))
+        unlikely = better & at_end_of_range(moved, config.focal)
+        better &= ~unlikely
         kept = ~better.numpy()
+        status[unlikely.numpy()] = RefinementStatus.UNLIKELY_FOCAL
         status[(status == _GOOD) & kept] = RefinementStatus.UNCHANGED
         value[kept, 1] = value[kept, 0]
         after = view.distance.copy()
+        seen_as, camera = seen_as_estimated(moved, problem.cam_int)
         if len(changed := np.flatnonzero(better.numpy())):
             few = torch.from_numpy(changed)
-            view_after = _view(problem.take(few), solver.keypoints(moved[few]), moved[few], config)
-            after[changed] = view_after.distance
+            end = replace(problem, cam_int=camera).take(few)
+            after[changed] = _view(end, solver.keypoints(seen_as[few]), seen_as[few], config).distance
         px = np.stack((view.distance, after), 1)
         chosen = better[:, None]
-        new, old = parameters_of(moved), problem.start
+        new, old = parameters_of(seen_as), given.start
         return RefinementResult(
             refined=type(old)(
                 *(
@@ -161,6 +179,9 @@ class Refiner:
             reprojection=torch.from_numpy(px / unit[:, None]).float(),
             seen=result.seen + torch.from_numpy(view.seen.sum(1)),
             gain=value[:, 2] / value[:, 1],
+            prior_focal=problem.cam_int[:, 0, 0].float() if estimated else result.prior_focal,
+            cam_int=torch.where(chosen[..., None], camera.to(given.cam_int), given.cam_int),
+            begin=problem.start.transl,
         )
 
 
@@ -185,6 +206,7 @@ def make_targets(
         given=torch.from_numpy(np.concatenate((scaled, confidence[..., None]), 2)).float(),
         camera=torch.from_numpy(camera).float(),
         depth=depth.float(),
+        beta_bound=beta_bound(problem, config.max_abs_beta).float(),
     )
 
 
@@ -228,7 +250,7 @@ def input_status(problem: RefinementProblem, config: RefineConfig) -> Tensor:
             finite &= x.float().isfinite().all(1)
     status = torch.full((len(problem),), _GOOD)
     status[seen.sum(1) < config.keypoints.min_points] = int(RefinementStatus.FEW_KEYPOINTS)
-    status[~(cam[:, [0, 1], [0, 1]] > 0).all(1)] = int(RefinementStatus.NO_CAMERA)
+    status[~(cam[:, [0, 1], [0, 1]] > 0).all(1) & ~estimated_rows(problem)] = int(RefinementStatus.NO_CAMERA)
     status[~finite] = int(RefinementStatus.NOT_FINITE)
     return status
 
@@ -237,6 +259,8 @@ def check_shapes(problem: RefinementProblem) -> None:
     """Raise ArgumentError for a tensor of another shape than the problem names."""
     count = len(problem.female)
     expected = {"female": (count,), "keypoints2d": (count, _POINTS, 3), "cam_int": (count, 3, 3)}
+    if problem.image_size is not None:
+        expected["image_size"] = (count, 2)
     tensors = {name: getattr(problem, name) for name in expected}
     for of in ("start", "anchor"):
         if (people := getattr(problem, of)) is not None:
