@@ -68,7 +68,7 @@ API = {
     ),
     "verify": (
         "(folders, *, models=None, json=None, html=None, max_pve=None, sample=None, all=False, keep=None, gate=(), "
-        f"against=None, picture=None, {_WORKERS}, progress=False)"
+        f"against=None, picture=None, ground=None, {_WORKERS}, progress=False)"
     ),
 }
 # What a FittedPeople has beside its fields.
