@@ -257,6 +257,25 @@ def test_numbers_that_no_label_has_are_statuses(source: Path, tmp_path: Path) ->
     assert other.labels[1].tobytes() == done.labels[1].tobytes()  # the others change nothing
 
 
+def test_keypoints_that_are_nonsense_are_statuses(source: Path, tmp_path: Path) -> None:
+    """One that is infinitely far off, negative confidences, all in one place; those beside them stay the same."""
+    shard = read_source(planned(source, tmp_path / "out").tasks[2])
+    (usual,) = RefinementStages().fit([shard], Stopwatch())
+    labels = shard.labels.copy()
+    points = unpack(labels)["gtkps"]
+    points[0, 5] = (1e30, -1e30, 1.0)
+    points[1, :, 2] = -1
+    points[2, :, :2] = 128
+    (done,) = RefinementStages().fit([replace(shard, labels=labels)], Stopwatch())
+    found = [one.status for one in done.refinements]
+    assert found[:2] == ["not_closer", "few_keypoints"] and found[2] != "refined"
+    assert found[3] == usual.refinements[3].status == "refined"
+    assert all(one.status in REFINEMENTS for one in done.refinements)
+    for i in range(3):
+        assert done.labels[i].tobytes() == labels[i].tobytes()
+    assert done.labels[3].tobytes() == usual.labels[3].tobytes()
+
+
 def test_each_rule_refuses_by_itself() -> None:
     good: dict[str, Any] = {
         "reprojection": [0.2, 0.1], "px": [20, 10], "limit_deg": [3, 3], "max_abs_beta": [2.5, 2.5],

@@ -9,6 +9,7 @@ from tools.studies import (
     better_labels,
     bones,
     extreme,
+    ground,
     image_libraries,
     images,
     job_speed,
@@ -56,5 +57,6 @@ STUDIES: dict[str, Study] = {
     "refine-sequences": refine_sequences.STUDY,
     "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
+    "ground": ground.STUDY,
     "topologies": topologies.STUDY,
 }

@@ -2,14 +2,15 @@
 
 Truths are fits of the demo's people, seen by the demo's camera (256 px). Their labels are shaken: every angle by so
 many rad (standard deviation), the root's orientation too, betas by 0.5, the translation by 5 % of the depth and 5 cm
-aside. Keypoints get noise in px, and a share of them stands anywhere in the person's box. A second table compares the
-solver with the first-order baseline on the same people, problem and phases. A third one hides the camera.
+aside. Keypoints get noise in px, and a share of them stands anywhere in the person's box. A second table has the people
+who seem to be swapped, of those whose keypoints are and of the others; a third one compares the solver with the
+first-order baseline on the same people, problem and phases; the last one hides the camera.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.benchmark.text_table import table
 from skelfit.bodies.joint_distances import joint_errors
+from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
 from skelfit.bodies.limit_excess import excess_deg
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
@@ -171,8 +173,10 @@ def run(setup: Setup) -> list[dict[str, Any]]:
                 records.append(_record(setup, truth, refiner, name, shake, noise))
     if setup.picture is not None:
         write_picture(setup.picture, draw_worst(setup, truth, refiners["anchor"]))
+    records += [swaps(truth, refiners["anchor"], shake, noise) for shake in SHAKES for noise in NOISES]
     records += compare(setup, truth, refiners["anchor"])
-    return records + compare_cameras(_camera_case(setup, truth), NOISES, setup.say)
+    labels = [(SHAKES[0], NOISES[1]), *((SHAKES[1], noise) for noise in NOISES)]
+    return records + compare_cameras(_camera_case(setup, truth), labels, setup.say)
 
 
 def _camera_case(setup: Setup, truth: Truth) -> CameraCase:
@@ -181,9 +185,23 @@ def _camera_case(setup: Setup, truth: Truth) -> CameraCase:
         setup.device,
         truth.people,
         (SIZE_PX, SIZE_PX),
-        lambda noise: make_problem(truth, SHAKES[1], noise),
+        lambda shake, noise: make_problem(truth, shake, noise),
         lambda people, cam_int: measure(setup.models, truth, people, cam_int),
     )
+
+
+def swaps(truth: Truth, refiner: Refiner, shake: float, noise: float) -> dict[str, Any]:
+    """The share of people who seem to be swapped, of those with left and right exchanged and of the others."""
+    given = make_problem(truth, shake, noise)
+    exchanged = replace(given, keypoints2d=given.keypoints2d[:, list(MIRRORED_KEYPOINTS)])
+
+    def share(problem: RefinementProblem) -> float:
+        return float((refiner.refine(problem).status == RefinementStatus.SWAPPED).double().mean())
+
+    return {"kind": "swapped", "shake": shake, "noise_px": noise, "people": len(given)} | {
+        "found": share(exchanged),
+        "false": share(given),
+    }
 
 
 def _record(
@@ -256,6 +274,12 @@ def text(records: list[dict[str, Any]]) -> list[str]:
             (r["kind"], f"{r['shake_rad']:g}", f"{r['noise_px']:g}", *cells, f"{100 * r['worse']:.1f} %")
         )
     lines = table((*heads, "worse MPJPE"), rows)
+    found = [
+        (f"{r['shake']:g}", f"{r['noise_px']:g}", f"{100 * r['found']:.1f} %", f"{100 * r['false']:.1f} %")
+        for r in records
+        if r["kind"] == "swapped"
+    ]
+    lines += ["", *table(("swapped: shake", "noise px", "found", "of the others"), found)]
     both = [r for r in records if "objective" in r]
     ends = [
         (r["kind"], r["people"], f"{r['people_per_second']:.1f}", f"{r['cpu_ms_per_person']:.2f}")

@@ -3,7 +3,7 @@
 The protocol of HSMR's SKELify (Xia et al., CVPR 2025): phase by phase, one optimiser with a strong-Wolfe line search
 for the sum of all objectives. So all people of a batch take the same step length. Objective, phases, statuses and
 measures are those of `Refiner`: only the optimisation differs. Angles are moved as plain numbers. Betas beyond their
-bound count as if they were there.
+bound count as if they were there. Swapped sides are not looked for: that would take the same time again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FirstOrderRefiner(Refiner):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """iterations: of L-BFGS in each phase; batch: people of one optimiser."""
-        super().__init__(models, config)
+        super().__init__(models, replace(config, keypoints=replace(config.keypoints, swap_gain=0.0)))
         self.backend = replace(self.backend, batch_size=batch)
         self.iterations, self.dtype = iterations, dtype
         self._bodies: dict[str, SkelKeypoints] = {}

@@ -155,7 +155,7 @@ class Refiner:
             x = torch.cat((problem.start.transl.float(), x[:, 3:], torch.zeros(len(x), 1)), 1)
         unit = _units(problem, keypoints, config)
         view = _view(problem, keypoints, x, config)
-        status = _start_status(problem, view, unit, config)
+        status = _start_status(view, unit, config)
         if config.start == "torso":
             x = torch.cat((torso_translation(problem, keypoints, x, config), x[:, 3:]), 1)
         rows = torch.from_numpy(np.flatnonzero(status == _GOOD))
@@ -163,9 +163,14 @@ class Refiner:
         if len(rows):
             targets = make_targets(problem.take(rows), unit[rows.numpy()], x[rows, 2], config)
             moved[rows], value[rows] = self.solve(solver, x[rows], targets, problem.take(rows))
+        swapped = torch.zeros(len(x), dtype=torch.bool)
+        if len(rows) and config.keypoints.swap_gain:
+            swapped[rows] = self._swapped(solver, x[rows], targets, value[rows, 1])
+        status[swapped.numpy()] = RefinementStatus.SWAPPED
         lower = value[:, 1] <= value[:, 0] if estimated else value[:, 1] < value[:, 0]
         better = (moved != x).any(1) | estimated  # a person without a camera is better off with one
         better &= moved.isfinite().all(1) & value[:, 1].isfinite() & (lower | (config.start == "torso"))
+        better &= ~swapped
         unlikely = better & at_end_of_range(moved, config.focal)
         better &= ~unlikely
         kept = ~better.numpy()
@@ -236,6 +241,15 @@ class Refiner:
             chain=torch.from_numpy(frames.sequence.copy()),
         )
 
+    def _swapped(self, solver: KeypointSolver, x: Tensor, targets: ImageTargets, value: Tensor) -> Tensor:
+        """Whose keypoints (B,) a body near the label explains better with left and right exchanged.
+
+        value (B,): the objective where the refinement against the keypoints as they are given ends.
+        """
+        given = targets.given[:, list(MIRRORED_KEYPOINTS)]
+        _, exchanged = solver.solve(x, replace(targets, given=given))
+        return exchanged[:, 1] < self.config.keypoints.swap_gain * value
+
 
 def tied_chains(problem: RefinementProblem, status: Tensor) -> list[Indices]:
     """The people who are refined as one problem: of each sequence and body the frames that could be refined, if there
@@ -300,22 +314,9 @@ def _view(problem: RefinementProblem, keypoints: Floats, x: Tensor, config: Refi
     return _View(points, offsets, fitted_confidence(given[..., 2], config) > 0)
 
 
-def _start_status(
-    problem: RefinementProblem, view: _View, unit: Floats, config: RefineConfig
-) -> NDArray[np.int64]:
+def _start_status(view: _View, unit: Floats, config: RefineConfig) -> NDArray[np.int64]:
     """The status (B,) of people at their start."""
-    order = list(MIRRORED_KEYPOINTS)
-    given = problem.keypoints2d[:, order, :2].double().numpy()
-    both = view.seen & view.seen[:, order]
-    other = image_offsets(view.points, problem.cam_int.double().numpy(), given)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        as_is, exchanged = (
-            np.where(both, np.linalg.norm(off, axis=2), 0.0).sum(1) / both.sum(1) / unit
-            for off in (view.offsets, other)
-        )
-        swapped = (exchanged < config.keypoints.swap_gain * as_is) & (as_is > config.keypoints.swap_least)
     status = np.full(len(unit), _GOOD, np.int64)
-    status[swapped] = RefinementStatus.SWAPPED
     near = (view.seen & (view.points[..., 2] < config.nearest)).any(1)
     status[near | ~np.isfinite(unit) | ~(unit > 0)] = RefinementStatus.BEHIND_CAMERA
     return status

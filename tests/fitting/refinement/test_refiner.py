@@ -130,7 +130,23 @@ def test_whoever_cannot_be_refined_keeps_their_bits(case: Case) -> None:
         assert int(result.status[0]) == status, status.name
         for name, x in vars(one.start).items():
             assert torch.equal(getattr(result.refined, name).nan_to_num(-7.0), x.nan_to_num(-7.0)), name
-        assert result.objective.isnan().all()
+        if status == RefinementStatus.SWAPPED:  # which only the end of a refinement tells
+            assert torch.equal(result.objective[:, 0], result.objective[:, 1])
+            assert torch.equal(result.reprojection[:, 0], result.reprojection[:, 1])
+        else:
+            assert result.objective.isnan().all()
+
+
+def test_swapped_sides_are_found_on_shaken_labels(models: ModelSet, case: Case) -> None:
+    refiner, problem, _, _ = case
+    exchanged = replace(problem, keypoints2d=problem.keypoints2d[:, list(MIRRORED_KEYPOINTS)])
+    result = refiner.refine(exchanged)
+    found = result.status == RefinementStatus.SWAPPED
+    assert found.sum() >= 0.9 * PEOPLE
+    assert torch.equal(result.refined.angles[found], problem.start.angles[found])
+    keypoints = replace(refiner.config.keypoints, swap_gain=0.0)
+    unasked = Refiner(models, replace(refiner.config, keypoints=keypoints)).refine(exchanged)
+    assert (unasked.status == RefinementStatus.REFINED).all()
 
 
 def test_no_step_raises_the_objective(models: ModelSet, case: Case) -> None:

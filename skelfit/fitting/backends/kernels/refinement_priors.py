@@ -202,6 +202,15 @@ def bound_betas(s: int, t: int, x: A2, scratch: RefineScratch):
 
 
 @wp.func
+def _is_held(s: int, i: int, scratch: RefineScratch) -> V:
+    """1 where variable i is a beta that is held."""
+    held = V()
+    if i >= wp.static(BETAS) and i < wp.static(VARIABLES):
+        held = scratch.held[s, i - wp.static(BETAS)]
+    return held
+
+
+@wp.func
 def hold_betas(s: int, t: int, h: int, n: int, x: A2, scratch: RefineScratch, newton: NewtonScratch):
     """Take betas of x (S, 59) that stand at their bound, and would leave it downhill, out of the equations of buffer h.
 
@@ -214,13 +223,9 @@ def hold_betas(s: int, t: int, h: int, n: int, x: A2, scratch: RefineScratch, ne
         scratch.held[s, i] = choose(within, V(0.0), outward)
     sync()
     for i in range(t, n, wp.block_dim()):
-        own = V(0.0)
-        if i >= wp.static(BETAS) and i < wp.static(VARIABLES):
-            own = scratch.held[s, i - wp.static(BETAS)]
-            newton.gradient[h, i] = choose(own, V(0.0), newton.gradient[h, i])
-            for v in range(wp.static(VARIABLES), n):
-                newton.hessian[h, i, v] = choose(own, V(0.0), newton.hessian[h, i, v])
-        for v in range(wp.max(i + 1, wp.static(BETAS)), wp.static(VARIABLES)):
-            either = own + scratch.held[s, v - wp.static(BETAS)]
-            newton.hessian[h, i, v] = choose(either, V(0.0), newton.hessian[h, i, v])
+        own = _is_held(s, i, scratch)
+        newton.gradient[h, i] = choose(own, V(0.0), newton.gradient[h, i])
+        for j in range(wp.max(i + 1, wp.static(BETAS)), n):
+            either = own + _is_held(s, j, scratch)
+            newton.hessian[h, i, j] = choose(either, V(0.0), newton.hessian[h, i, j])
     sync()

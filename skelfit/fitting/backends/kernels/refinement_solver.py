@@ -38,9 +38,9 @@ class RefinePeople:
     given: F3  # (B, 44, 3) keypoints in units, and confidences: 0 for those that do not count
     camera: F2  # (B, 6) the first two rows of the intrinsics, in units
     depth: F1  # (B,) m, of the start
+    beta_bound: F1  # (B,) no beta goes beyond it
     focal: F1  # (B,) log of the focal length over that of the camera
     zooms: int  # 1: it is a variable
-    beta_bound: F1  # (B,) no beta goes beyond it
     status: F2  # (B, 3)
 
 

@@ -66,9 +66,9 @@ class RefineScratch:
     given: A3  # (S, 44, 3) keypoints in units, and confidences
     camera: A2  # (S, 6) the first two rows of the intrinsics, in units
     depth: A1  # (S,) m, of the start
-    focal: A2  # (S, 3) log focal length over the camera's: accepted, trial; the trial's factor
     beta_bound: A1  # (S,) no beta goes beyond it
     held: A2  # (S, K) 1: the beta is at its bound and would go beyond
+    focal: A2  # (S, 3) log focal length over the camera's: accepted, trial; the trial's factor
     label: A2  # (S, 59) the anchor
     label_points: A3  # (S, 44, 3) m, the anchor's keypoints without translation
     label_joints: A3  # (S, 24, 9) rotations of the anchor's joints in their frames
@@ -89,8 +89,8 @@ def make_refine_scratch(slots: int, balls: int, columns: int, device: str) -> An
         ("x", (VARIABLES,)), ("trial", (VARIABLES,)), ("balls", (balls,)), ("angles", (46,)), ("betas", (K,)),
         ("held", (K,)), ("given", (POINTS, 3)), ("camera", (6,)), ("label", (VARIABLES,)),
         ("label_points", (POINTS, 3)), ("label_joints", (24, 9)), ("turns", (3 * 46,)), ("forces", (POINTS, 6)),
-        ("weights", (POINTS, 6)), ("focal", (3,)), ("zooms", (POINTS, 5)),
-        ("scaled", (columns, 3)), ("costs", (POINTS + 24,)),
+        ("weights", (POINTS, 6)), ("focal", (3,)), ("zooms", (POINTS, 5)), ("scaled", (columns, 3)),
+        ("costs", (POINTS + 24,)),
     ):  # fmt: skip
         setattr(scratch, name, wp.zeros((slots, *shape), dtype=V, device=device))
     return scratch
