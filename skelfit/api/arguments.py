@@ -177,10 +177,12 @@ def _together(leading: Leading, value: NDArray[Any], own: int, name: str) -> Lea
     return whole
 
 
-def motions_of(leading: Leading, frames_per_second: float | None) -> tuple[MotionSequence, ...]:
+def motions_of(
+    leading: Leading, frames_per_second: float | None, name: str = "pose"
+) -> tuple[MotionSequence, ...]:
     """A motion for each of the people whose frames the last leading dimension holds; none without a frame rate.
 
-    Raises ArgumentError.
+    name: of the argument with that dimension. Raises ArgumentError.
     """
     if frames_per_second is None:
         return ()
@@ -192,7 +194,7 @@ def motions_of(leading: Leading, frames_per_second: float | None) -> tuple[Motio
         raise ArgumentError("frames_per_second", expected, found_text(frames_per_second))
     if not leading:
         expected = "poses of at least two frames, for frames_per_second"
-        raise ArgumentError("pose", expected, "one person without a dimension of frames")
+        raise ArgumentError(name, expected, "one person without a dimension of frames")
     frames = leading[-1]
     people = int(np.prod(leading[:-1])) if frames else 0
     rate = float(frames_per_second)

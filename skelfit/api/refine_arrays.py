@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from skelfit.api.arguments import motions_of
 from skelfit.api.fit_arrays import Models, usable_device, usable_models
 from skelfit.bodies.model_set import ModelSet
 from skelfit.config.refine_settings import RefineConfig, published_loop_config
@@ -105,6 +106,7 @@ def refine(
         sized[2],
         sized[3],
         image_size=sized[4],
+        frames=_frames(motions_of(leading, frames_per_second, "poses")),
     )
     result = _refiner(usable_models(models), settings or RefineConfig(), usable_device(device)).refine(
         problem

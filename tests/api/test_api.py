@@ -60,7 +60,7 @@ API = {
     ),
     "refine": (
         "(poses, betas, trans, keypoints2d, cam_int, *, image_size=None, gender='male', settings=None, models=None,"
-        " device='auto')"
+        " device='auto', frames_per_second=None)"
     ),
     "refine_shards": (
         f"(folder, out, *, settings=None, models=None, device='auto', fit_batch=None, writers=None, {_WORKERS}, "

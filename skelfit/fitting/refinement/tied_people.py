@@ -123,12 +123,17 @@ def refine_chains(
 
 
 def common_betas(people: TiedPeople, x: Tensor, chains: Sequence[Indices]) -> Tensor:
-    """The betas (N, 10) that the frames of each chain share: the best for all, each in its best pose for them."""
+    """The betas (N, 10) that the frames of each chain share: the best for all, each in its best pose for them.
+
+    They keep within the bound of single refinements.
+    """
     matrix, gradient = people.equations(people.chains(chains))
     own = people.backend.read(x[:, _POSE:]).double()
     systems, common = eliminate_pose(matrix, gradient, own), own.clone()
+    bounds = people.backend.read(people.run.tensors["beta_bound"]).double()
     for chain in chains:
-        common[chain] = systems.take(torch.from_numpy(chain)).common()
+        bound = bounds[chain].min()
+        common[chain] = systems.take(torch.from_numpy(chain)).common().clamp(-bound, bound)
     return common
 
 
