@@ -75,7 +75,9 @@ class TiesConfig:
     # squared shoulder-hip lengths per (rad/s)^2 of the speed at which joints turn away from the label's; the same at
     # every frame rate. 0: each frame stays by itself
     weight: float = bounded(0, default=0.003)
-    move: float = bounded(0, default=10.0)  # rad^2/m^2; the same of the translation, as a factor of the weight
+    move: float = bounded(
+        0, default=10.0
+    )  # rad^2/m^2; the same of the translation, as a factor of the weight
     # rad/s; where the labels of two frames jump by more (mean of the joints), the weight falls as 1 / (1 +
     # (jump / this)^2)^2
     jump: float = bounded(1e-3, default=3.0)

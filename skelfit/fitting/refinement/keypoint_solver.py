@@ -42,7 +42,7 @@ class ImageTargets:
 
 
 @dataclass(frozen=True)
-class RefineRun:
+class DevicePeople:
     """People on the device while they are refined."""
 
     groups: Any  # (G, L) rows
@@ -102,7 +102,7 @@ class KeypointSolver:
         """Of variables x, as of `solve`, in the last phase, (B, 3): objective, decrease that a step promises, and 0."""
         return self.backend.read(self._stepped(self.start(x, targets), self.config.phases[-1], 0))
 
-    def start(self, x: Tensor, targets: ImageTargets) -> RefineRun:
+    def start(self, x: Tensor, targets: ImageTargets) -> DevicePeople:
         """People on the device at variables x, as of `solve`."""
         backend = self.backend
         people = backend.kernels.refinement_solver.RefinePeople()
@@ -114,9 +114,9 @@ class KeypointSolver:
         for name, a in tensors.items():
             setattr(people, name, backend.array(a))
         groups = backend.ints(whole_groups(np.arange(len(x)), backend.lanes))
-        return RefineRun(groups, people, tensors)
+        return DevicePeople(groups, people, tensors)
 
-    def _stepped(self, run: RefineRun, phase: RefinePhase, steps: int) -> Tensor:
+    def _stepped(self, run: DevicePeople, phase: RefinePhase, steps: int) -> Tensor:
         self._launch(run.groups, run.people, phase, steps)
         return run.tensors["status"]
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS
 from skelfit.fitting.backends.variable_tables import JointTree
 from skelfit.fitting.parallel_batches import Each
-from skelfit.fitting.refinement.keypoint_solver import FIRST_ANGLE, ImageTargets, KeypointSolver, RefineRun
+from skelfit.fitting.refinement.keypoint_solver import FIRST_ANGLE, DevicePeople, ImageTargets, KeypointSolver
 from skelfit.fitting.refinement.refinement_problem import VARIABLES
 from skelfit.fitting.sequences.chain_steps import chain_sum, step_chains
 from skelfit.fitting.sequences.shared_betas import eliminate_pose
@@ -44,7 +44,7 @@ _BODY = JointTree(tuple(range(NUM_JOINTS)), tuple(range(NUM_DOFS)), np.zeros((0,
 class TiedPeople(TiedFrames):
     """N people of one body, where a run of the solver has them, with ties of poses and translations."""
 
-    def __init__(self, solver: KeypointSolver, run: RefineRun, each: Each, variables: int = _POSE) -> None:
+    def __init__(self, solver: KeypointSolver, run: DevicePeople, each: Each, variables: int = _POSE) -> None:
         """variables: that the equations have, in their order: angles, translation, betas."""
         x, label = (run.tensors[name] for name in ("x", "label"))
         super().__init__(solver.backend, _BODY, variables, x[:, _ANGLES], label[:, _ANGLES], each)
