@@ -39,6 +39,7 @@ from skelfit.api.subsets import (
     filter_rules,
     manifest_subset,
     manifests_of,
+    next_commands,
 )
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
 from skelfit.config.manifest import load_manifest
@@ -236,9 +237,8 @@ def convert_subset(subset: Subset, out: Location, options: RunOptions) -> Conver
     if summary is None:
         say(next_command("status", out))
         return ConvertedSubset(subset.name, out, None, waits=True)
-    say(next_command("verify", out))
-    say(next_command("card", out))
-    say(next_command("export", out, "--format", "skel-cf", "--out", f"{subset.name}-skel.npz"))
+    for line in next_commands(run, out):
+        say(line)
     return ConvertedSubset(subset.name, out, summary)
 
 

@@ -248,7 +248,7 @@ def test_numbers_that_no_label_has_are_statuses(source: Path, tmp_path: Path) ->
     parts = unpack(labels)
     parts["gtkps"][0, 5, 0] = np.nan
     parts["gtkps"][1, 5] = (np.nan, np.nan, 0.0)  # not seen: it does not count
-    metas[2] |= {"camera": False}
+    metas[2] |= {"camera": False, "image_size": None}
     metas[3] |= {"smpl": False}
     (done,) = RefinementStages().fit([replace(shard, labels=labels, metas=tuple(metas))], Stopwatch())
     assert [one.status for one in done.refinements] == ["not_finite", "refined", "no_camera", "no_smpl"]
@@ -259,10 +259,29 @@ def test_numbers_that_no_label_has_are_statuses(source: Path, tmp_path: Path) ->
     assert other.labels[1].tobytes() == done.labels[1].tobytes()  # the others change nothing
 
 
+def test_keypoints_that_are_nonsense_are_statuses(source: Path, tmp_path: Path) -> None:
+    """One that is infinitely far off, negative confidences, all in one place; those beside them stay the same."""
+    shard = read_source(planned(source, tmp_path / "out").tasks[2])
+    (usual,) = RefinementStages().fit([shard], Stopwatch())
+    labels = shard.labels.copy()
+    points = unpack(labels)["gtkps"]
+    points[0, 5] = (1e30, -1e30, 1.0)
+    points[1, :, 2] = -1
+    points[2, :, :2] = 128
+    (done,) = RefinementStages().fit([replace(shard, labels=labels)], Stopwatch())
+    found = [one.status for one in done.refinements]
+    assert found[:2] == ["not_closer", "few_keypoints"] and found[2] != "refined"
+    assert found[3] == usual.refinements[3].status == "refined"
+    assert all(one.status in REFINEMENTS for one in done.refinements)
+    for i in range(3):
+        assert done.labels[i].tobytes() == labels[i].tobytes()
+    assert done.labels[3].tobytes() == usual.labels[3].tobytes()
+
+
 def test_each_rule_refuses_by_itself() -> None:
     good: dict[str, Any] = {
         "reprojection": [0.2, 0.1], "px": [20, 10], "limit_deg": [3, 3], "max_abs_beta": [2.5, 2.5],
-        "moved_mm": 50.0, "shift": 0.1,
+        "moved_mm": 50.0, "shift": 0.1, "depth_m": [4, 5], "focal_px": [300, 300], "estimated": False,
     }  # fmt: skip
     bad: list[dict[str, Any]] = [
         {},
@@ -275,15 +294,18 @@ def test_each_rule_refuses_by_itself() -> None:
         {"moved_mm": 251.0},
         {"shift": 0.26},
         {"shift": np.nan},
+        {"reprojection": [0.1, 0.1], "estimated": True},
+        {"reprojection": [0.1, 0.101], "estimated": True},
     ]
     people = [good | one for one in bad]
-    columns = {name: np.array([p[name] for p in people], float) for name in good}
+    columns: dict[str, Any] = {name: np.array([p[name] for p in people], float) for name in good}
+    columns["estimated"] = columns["estimated"] > 0
     measures = RefinementMeasures(seen=np.full(len(people), 20), **columns)
     found = [r.status for r in judge_refinements(["refined"] * len(people), measures, AcceptConfig())]
     far = "far_from_label"
     assert found == [
         "refined", "not_closer", "not_closer", "more_violation", "larger_betas", "larger_betas", "refined",
-        far, far, far,
+        far, far, far, "refined", "not_closer",
     ]  # fmt: skip
     assert set(found) <= set(REFINEMENTS)
     kept = judge_refinements(["swapped"] * len(people), measures, AcceptConfig())

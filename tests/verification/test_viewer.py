@@ -17,9 +17,10 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.cli import main
 from skelfit.shards.shard_files import ShardError
+from skelfit.verification.report.gallery import find_person
 
 viser = pytest.importorskip("viser", reason="viser is not installed")
-from skelfit.verification.report.viewer import Viewer, find_person, slider_range  # noqa: E402
+from skelfit.verification.report.viewer import Viewer, slider_range  # noqa: E402
 
 KNEE = dof_index("knee_angle_r")
 

@@ -24,7 +24,8 @@ from skelfit.bodies.smpl import SmplModel
 from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP
 from skelfit.images.decoding import open_image, to_rgb
 from skelfit.shards.label_vector import FloatArray, unpack
-from skelfit.shards.shard_files import ShardError
+from skelfit.shards.shard_files import ShardError, list_shards, list_subsets
+from skelfit.shards.shard_reader import read_rows
 from skelfit.storage.locations import Location
 
 Array = NDArray[np.float64]
@@ -109,6 +110,24 @@ def read_people(tar: Location, keys: Iterable[str]) -> dict[str, StoredPerson]:
         return {key: _sample(members) for key, members in members_of.items()}
     except (OSError, tarfile.TarError, ValueError, KeyError) as error:
         raise ShardError(tar, None, "a tar of skelfit samples", repr(error)) from None
+
+
+def find_person(folder: Location, key: str) -> StoredPerson:
+    """The sample with this key in a folder of shards. Raises ShardError where there is none, with the reason."""
+    shards = [files for subset in list_subsets(folder) for files in list_shards(folder, subset)]
+    if not shards:
+        raise ShardError(folder, None, "a folder with finished shards", "none")
+    for files in shards:
+        # Reading a sidecar as text is much faster than row by row.
+        if files.sidecar.exists() and f'"{key}"'.encode() in files.sidecar.read_bytes():
+            if person := read_people(files.tar, [key]).get(key):
+                return person
+            row = next((row for row in read_rows(files.sidecar) if row["key"] == key), {})
+            status = (
+                f"a row that is not published: {row.get('status')}, {row.get('reason') or 'no reason given'}"
+            )
+            raise ShardError(files.tar, key, "a sample", status)
+    raise ShardError(folder, key, "a key of one of the shards, such as those in *.rows.jsonl", "no such key")
 
 
 def _sample(members: dict[str, bytes]) -> StoredPerson:
@@ -196,6 +215,11 @@ class PosableFigure:
         in_view: Array = (points - self._center) @ self._view.T
         return in_view
 
+    def in_label(self, points: Array) -> Array:
+        """Points (...,3) m of the viewer's coordinates in those of the label."""
+        in_label: Array = points @ self._view + self._center
+        return in_label
+
     @torch.no_grad()
     def pose(self, angles: NDArray[np.floating[Any]]) -> PosedMeshes:
         """The person in a pose, angles (46,) rad; the centre stays that of the stored pose."""
@@ -210,29 +234,16 @@ class PosableFigure:
 
 def crop_photo(sample: StoredPerson, joints_m: Array, before_m: Array | None = None) -> PersonPhoto | None:
     """The photo cropped to the person, with projected joints (24,3) m, now and before; None without image or camera."""
-    meta = sample.meta
-    if (
-        sample.image is None
-        or meta["coordinates"] != "camera"
-        or not meta["camera"]
-        or meta["affine"] is None
-    ):
+    photo = photo_in_camera(sample)
+    if photo is None:
         return None
-    try:
-        with open_image(sample.image) as image:
-            picture = to_rgb(image)
-    except Exception:  # a decoder may raise anything on damaged bytes
-        return None
-    camera, affine = (np.asarray(x, np.float64) for x in (sample.fields["cam_int"], meta["affine"]))
-
-    def in_picture(pixels: Array) -> Array:
-        moved: Array = pixels @ affine[:, :2].T + affine[:, 2]
-        return moved
+    picture, camera = photo
+    affine = np.asarray(sample.meta["affine"], np.float64)
 
     given = sample.fields["gtkps"].astype(np.float64)
-    keypoints = in_picture(given[given[:, 2] > 0, :2])
-    joints = in_picture(_pixels(joints_m, camera))
-    before = None if before_m is None else in_picture(_pixels(before_m, camera))
+    keypoints = given[given[:, 2] > 0, :2] @ affine[:, :2].T + affine[:, 2]
+    joints = _pixels(joints_m, camera)
+    before = None if before_m is None else _pixels(before_m, camera)
     if not np.isfinite(joints).all():
         return None
     if before is not None and not np.isfinite(before).all():
@@ -249,6 +260,25 @@ def crop_photo(sample: StoredPerson, joints_m: Array, before_m: Array | None = N
     if before is not None:
         before = (before - corner) * scale
     return PersonPhoto(stream.getvalue(), size, joints, before, keypoints)
+
+
+def photo_in_camera(sample: StoredPerson) -> tuple[Image.Image, Array] | None:
+    """The stored photo (RGB) of a person, and its camera (3,3) px; None where one of them is missing or damaged."""
+    meta = sample.meta
+    if (
+        sample.image is None
+        or meta["coordinates"] != "camera"
+        or not meta["camera"]
+        or meta["affine"] is None
+    ):
+        return None
+    try:
+        with open_image(sample.image) as image:
+            picture = to_rgb(image)
+    except Exception:  # a decoder may raise anything on damaged bytes
+        return None
+    camera, affine = (np.asarray(x, np.float64) for x in (sample.fields["cam_int"], meta["affine"]))
+    return picture, np.vstack([affine, [0.0, 0.0, 1.0]]) @ camera
 
 
 def _pixels(points: Array, camera: Array) -> Array:

@@ -13,15 +13,11 @@ from PIL import Image
 
 from skelfit.bodies.dofs import DOF_JOINT, DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.bodies.model_set import ModelSet
-from skelfit.shards.shard_files import ShardError, list_shards, list_subsets
-from skelfit.shards.shard_reader import read_rows
-from skelfit.storage.locations import Location
 from skelfit.verification.report.gallery import (
     PersonDrawer,
     PosableFigure,
     StoredPerson,
     crop_photo,
-    read_people,
 )
 
 HOST = "127.0.0.1"
@@ -35,24 +31,6 @@ _GROUPS: tuple[tuple[str, Sequence[int], bool], ...] = (
     ("Right arm", range(14, 19), False),
     ("Left arm", range(19, 24), False),
 )
-
-
-def find_person(folder: Location, key: str) -> StoredPerson:
-    """The sample with this key in a folder of shards. Raises ShardError where there is none, with the reason."""
-    shards = [files for subset in list_subsets(folder) for files in list_shards(folder, subset)]
-    if not shards:
-        raise ShardError(folder, None, "a folder with finished shards", "none")
-    for files in shards:
-        # Reading a sidecar as text is much faster than row by row.
-        if files.sidecar.exists() and f'"{key}"'.encode() in files.sidecar.read_bytes():
-            if person := read_people(files.tar, [key]).get(key):
-                return person
-            row = next((row for row in read_rows(files.sidecar) if row["key"] == key), {})
-            status = (
-                f"a row that is not published: {row.get('status')}, {row.get('reason') or 'no reason given'}"
-            )
-            raise ShardError(files.tar, key, "a sample", status)
-    raise ShardError(folder, key, "a key of one of the shards, such as those in *.rows.jsonl", "no such key")
 
 
 def slider_range(limits_deg: NDArray[np.float64], stored_deg: float) -> tuple[float, float]:
