@@ -10,6 +10,7 @@ from skelfit.errors import ArgumentError, OutputError
 from skelfit.shards.keep_list import COLUMNS
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_json
+from skelfit.storage.atomic_write import check_writable
 from skelfit.storage.checked_arguments import location_or_none
 from skelfit.storage.locations import Location, Place
 from skelfit.verification.report.ground_table import GROUND_COLUMNS
@@ -65,8 +66,11 @@ def check_distinct(paths: Mapping[str, Location | None]) -> None:
 
 
 def check_replaceable(path: Location | None, kind: str, is_ours: Callable[[Location], bool]) -> None:
-    """Raise OutputError for a file that is there and not ours; kind: what it would replace."""
-    if path is None or not path.is_file() or path.stat().st_size == 0:
+    """Raise OutputError for a file that cannot be written, or is there and not ours; kind: what it would replace."""
+    if path is None:
+        return
+    check_writable(path)
+    if not path.is_file() or path.stat().st_size == 0:
         return
     if not is_ours(path):
         raise OutputError(f"{path}: expected a new file or an earlier {kind}, found another file")

@@ -17,6 +17,7 @@ from skelfit.shards.keep_list import Kept, write_keep
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_marker
 from skelfit.storage.checked_arguments import location_argument, location_or_none, number_of, whole_number
+from skelfit.storage.command_lines import next_command
 from skelfit.storage.hashed_write import write_atomically, write_json
 from skelfit.storage.locations import Location, Place, address_of, location_of
 from skelfit.verification.gates import parse_gates
@@ -172,11 +173,11 @@ def _report(
     if files.json is not None:
         write_json(files.json, report)
         say(f"all of it, for programs: {files.json}")
-    names = " ".join(map(str, folders))
     if files.keep is None:
-        say(f"next: skelfit verify {names} --html report.html --keep keep.csv")
+        say(next_command("verify", *folders, "--html", "report.html", "--keep", "keep.csv"))
     else:
-        say(f"next: skelfit export {folders[0]} --format skel-cf --keep {files.keep} --out kept.npz")
+        options = ("--format", "skel-cf", "--keep", files.keep, "--out", "kept.npz")
+        say(next_command("export", folders[0], *options))
     return report
 
 

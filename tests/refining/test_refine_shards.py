@@ -42,6 +42,7 @@ from skelfit.shards.label_vector import FIELDS, unpack
 from skelfit.shards.row_status import REFINEMENTS
 from skelfit.shards.shard_files import ShardError, list_shards
 from skelfit.shards.shard_reader import read_json, read_members, read_rows
+from skelfit.verification.integrity.run_folder import open_run_folder
 
 _NEW = ("skel_poses", "skel_betas", "skel_trans", "errors", "keypoints3d")
 
@@ -236,6 +237,8 @@ def test_damage_of_the_source_ends_the_shard_alone(source: Path, tmp_path: Path)
     with pytest.raises(ShardsFailedError, match="1 of 3 shards failed"):
         refine(copy, tmp_path / "out", stand_in=True)
     assert [f.marker.exists() for f in list_shards(tmp_path / "out", "seen")] == [True, True]
+    unfinished = open_run_folder(tmp_path / "out").unfinished
+    assert unfinished is not None and unfinished.command == "skelfit refine"
 
 
 def test_numbers_that_no_label_has_are_statuses(source: Path, tmp_path: Path) -> None:

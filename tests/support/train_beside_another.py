@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from training_runs import SilentObserver, short_config
 
@@ -48,10 +49,11 @@ def main(config: Path, shards: Path, out: Path, until: int) -> None:
                 read[one] = one in found
         return new
 
-    BetterLabels._refined, BetterLabels.better = noted, reading  # type: ignore[method-assign]
-    # The keypoints of these people are noise: no body is near them.
-    better_labels.errors_2d = lambda points, *_: points[..., 0].abs().sum(-1).double()
-    with process_group("cpu") as group:
+    with pytest.MonkeyPatch.context() as patch, process_group("cpu") as group:
+        patch.setattr(BetterLabels, "_refined", noted)
+        patch.setattr(BetterLabels, "better", reading)
+        # The keypoints of these people are noise: no body is near them.
+        patch.setattr(better_labels, "errors_2d", lambda points, *_: points[..., 0].abs().sum(-1).double())
         observer = SilentObserver(until=until)
         train(short_config(config, shards), out, open_models(), group, observer, resume=True, refine=nudged)
         own, other = (sorted(who for who, mine in read.items() if mine == is_own) for is_own in (True, False))
