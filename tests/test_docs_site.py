@@ -81,6 +81,7 @@ def test_the_site_has_its_pages(site: Path) -> None:
     pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     for name in (
         "index",
+        "overview",
         "quickstart",
         "tutorial",
         "options",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from skelfit.api.arguments import motions_of
 from skelfit.api.fit_arrays import Models, usable_device, usable_models
 from skelfit.bodies.model_set import ModelSet
 from skelfit.config.refine_settings import RefineConfig, published_loop_config
@@ -21,6 +23,8 @@ from skelfit.fitting.refinement.refinement_problem import (
     RefinementStatus,
 )
 from skelfit.fitting.refinement.refiner import Refiner
+from skelfit.fitting.sequences.frame_index import FrameIndex
+from skelfit.labels.label_batch import MotionSequence
 from skelfit.learning.data.better_labels import BetterLabelsConfig, PosedPeople, RefinePeople
 
 A = TypeVar("A")  # of arrays
@@ -56,8 +60,9 @@ def refine(
     settings: RefineConfig | None = None,
     models: Models = None,
     device: str = "auto",
+    frames_per_second: float | None = None,
 ) -> RefinedPeople[Any]:
-    """Refine SKEL parameters, such as predictions, against 2D keypoints. Nothing couples two people.
+    """Refine SKEL parameters, such as predictions, against 2D keypoints. Nothing couples two people, but frames.
 
     The leading dimensions `...` are those of poses; other arguments are broadcast to them.
 
@@ -72,6 +77,8 @@ def refine(
         gender: of the SKEL body: male or female; one for all, or one each.
         settings: a RefineConfig. None: the default, which holds people near where they are given.
         models, device: as for `skelfit.fit`.
+        frames_per_second: None: each is a person of their own. Else the last of the leading dimensions is time, and
+            the frames of a person are refined as one problem and share their betas.
 
     Returns:
         A RefinedPeople, whose arrays are tensors on poses' device where poses are a tensor, else NumPy arrays; float32.
@@ -99,6 +106,7 @@ def refine(
         sized[2],
         sized[3],
         image_size=sized[4],
+        frames=_frames(motions_of(leading, frames_per_second, "poses")),
     )
     result = _refiner(usable_models(models), settings or RefineConfig(), usable_device(device)).refine(
         problem
@@ -118,6 +126,15 @@ def refine(
         objective=shaped(result.objective),
         status=np.array(names, np.str_).reshape(leading),
     )
+
+
+def _frames(motions: Sequence[MotionSequence]) -> FrameIndex | None:
+    """The frames of some people, one after the other."""
+    if not motions:
+        return None
+    sequence = np.concatenate([np.full(motion.frames, k) for k, motion in enumerate(motions)])
+    times = [np.arange(motion.frames) / (motion.frame_rate or 1.0) for motion in motions]
+    return FrameIndex(sequence, np.concatenate(times))
 
 
 def label_refiner(config: BetterLabelsConfig, models: ModelSet, gender: str, device: str) -> RefinePeople:

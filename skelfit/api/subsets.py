@@ -35,6 +35,7 @@ from skelfit.labels.read_settings import OptionError
 from skelfit.labels.readers.label_folder import describe_skipped_files
 from skelfit.labels.readers.registry import detect_layout
 from skelfit.storage.checked_arguments import texts_of
+from skelfit.storage.command_lines import next_command
 from skelfit.storage.local_cache import fetched, kept_for, upload_named
 from skelfit.storage.locations import LOCATION, Location, address_of, below, describe_unusable, location_of
 from skelfit.storage.locks import take_lock
@@ -231,18 +232,19 @@ def say_sequences(run: Run, say: Say) -> None:
 
 
 def next_commands(run: Run, out: Location) -> Iterator[str]:
-    """The commands that a finished run is for: of people in images, and of people in motion."""
-    yield f"verify {out}"
-    yield f"card {out}"
+    """Lines with the commands that a finished run is for: of people in images, and of people in motion."""
+    yield next_command("verify", out)
+    yield next_command("card", out)
     found = [s for file in run.labels for s in store_contents(file.store, file.rows).sequences]
     if not found:
-        yield f"export {out} --format skel-cf --out {run.subset}-skel.npz"
+        yield next_command("export", out, "--format", "skel-cf", "--out", f"{run.subset}-skel.npz")
         return
-    rate, temporal = "", run.pipeline.temporal
+    rate: tuple[str, ...] = ()
+    temporal = run.pipeline.temporal
     if temporal and any(sequence.frame_rate is None for sequence in found):
-        rate = f" --frame-rate {temporal.frame_rate:g}"
+        rate = ("--frame-rate", f"{temporal.frame_rate:g}")
     for name in ("opensim", "glb"):
-        yield f"export {out} --format {name}{rate} --out {run.subset}-{name}"
+        yield next_command("export", out, "--format", name, *rate, "--out", f"{run.subset}-{name}")
 
 
 def _is_there(images: ImageSource, path: str) -> bool:

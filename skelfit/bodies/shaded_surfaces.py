@@ -83,7 +83,8 @@ def _composed(surfaces: Sequence[Surface], view: Array, pixels: Array) -> Array:
         solid[nearer] = depth[nearer]
         pixels[nearer] = _lit(normals[nearer], surface.colour)
     covered = np.isfinite(solid)
-    pixels[covered] *= (1 - _crevices(solid))[covered, None]
+    if covered.any():
+        pixels[covered] *= (1 - _crevices(solid))[covered, None]
     for surface in (s for s in surfaces if s.opacity < 1):
         normals, depth = _seen(surface, view, solid.shape)
         front = depth < solid
@@ -99,7 +100,8 @@ def _seen(surface: Surface, view: Array, shape: tuple[int, int]) -> tuple[Array,
     normals = vertex_normals(surface.vertices, surface.faces, faces_of)
     ahead = surface.faces[(surface.vertices[:, 2] > _NEAREST)[surface.faces].all(1)]
     drawn, depth = rasterise(_pixels(surface.vertices, view), surface.vertices[:, 2], ahead, normals, shape)
-    drawn /= np.linalg.norm(drawn, axis=-1, keepdims=True) + np.float32(1e-6)
+    seen = np.isfinite(depth)
+    drawn[seen] /= np.linalg.norm(drawn[seen], axis=-1, keepdims=True) + np.float32(1e-6)
     return drawn, depth
 
 
@@ -113,16 +115,17 @@ def _lit(normals: Array, colour: Colour) -> Array:
 
 def _crevices(depth: Array) -> Array:
     """How much darker (H,W) each pixel is because what is around it lies nearer to the viewer."""
-    known = np.isfinite(depth)
-    if not known.any():
-        return np.zeros_like(depth)
-    far = np.where(known, depth, 0)
+    rough = depth[_FINE // 2 :: _FINE, _FINE // 2 :: _FINE]  # means over many pixels need no fine ones
+    known = np.isfinite(rough)
+    far, weights = np.where(known, rough, 0), known.astype(np.float32)
     size = float(known.any(1).sum())  # px, height of what is drawn
     dark = np.zeros_like(depth)
     for share, reach in ((0.006, 0.012), (0.02, 0.12)):  # of the height; m
-        weight = gaussian_filter(known.astype(np.float32), share * size, truncate=2.5)
-        around = gaussian_filter(far, share * size, truncate=2.5) / np.maximum(weight, 1e-3)
-        dark += 0.3 * ((far - around) / np.float32(reach)).clip(0, 1)
+        weight, mean = (gaussian_filter(x, share * size, truncate=2.5) for x in (weights, far))
+        around = np.where(weight > 1e-3, mean / np.maximum(weight, 1e-3), np.inf)
+        around = np.repeat(np.repeat(around, _FINE, 0), _FINE, 1)
+        with np.errstate(invalid="ignore"):  # where nothing is, or nothing around
+            dark += 0.3 * np.nan_to_num(((depth - around) / np.float32(reach)).clip(0, 1))
     return dark
 
 

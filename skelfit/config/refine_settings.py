@@ -69,6 +69,22 @@ class FocalConfig:
 
 
 @dataclass(frozen=True)
+class TiesConfig:
+    """How the frames of a sequence are refined as one problem, after each has been refined by itself."""
+
+    # squared shoulder-hip lengths per (rad/s)^2 of the speed at which joints turn away from the label's; the same at
+    # every frame rate. 0: each frame stays by itself
+    weight: float = bounded(0, default=0.003)
+    move: float = bounded(0, default=1.0)  # rad^2/m^2; the same of the translation, as a factor of the weight
+    # rad/s; where the labels of two frames jump by more (mean of the joints), the weight falls as 1 / (1 +
+    # (jump / this)^2)^2
+    jump: float = bounded(1e-3, default=3.0)
+    steps: int = bounded(1, default=4)  # solver steps of whole sequences in a round
+    rounds: int = bounded(1, default=6)  # at most; only sequences that would gain go on
+    frame_rate: float = bounded(0.1, default=30.0)  # Hz, of sequences whose rate is not known
+
+
+@dataclass(frozen=True)
 class RefineConfig:
     """How people are refined."""
 
@@ -79,6 +95,7 @@ class RefineConfig:
         RefinePhase("all", 20),
     )
     anchor: AnchorConfig = AnchorConfig()  # holds people near their labels
+    ties: TiesConfig = TiesConfig()  # between the frames of a sequence
     keypoints: KeypointConfig = KeypointConfig()  # which keypoints count
     focal: FocalConfig = FocalConfig()  # the camera of people who come without one
     # label: where the label is; torso: at the depth that shoulders and hips give

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 from skelfit.exports.animation_files.motion_files import BvhFiles, GlbFiles
-from skelfit.exports.exported_bodies import ExportedBodies, check_models
+from skelfit.exports.exported_bodies import ExportedBodies, check_models, coordinates_of, gravity_text
 from skelfit.exports.exporter import (
     Exporter,
     ExportOptions,
@@ -16,7 +17,7 @@ from skelfit.exports.exporter import (
     selected_people,
 )
 from skelfit.exports.mesh_files import DEFAULT_LIMIT
-from skelfit.exports.motions import assumed_rate_text, frame_rate, motions_of, unused_name
+from skelfit.exports.motions import assumed_rate_text, frame_rate, known_rate, motions_of, unused_name
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun, Person
 from skelfit.storage.hashed_write import write_atomically
@@ -47,16 +48,23 @@ class AnimationExporter(Exporter):
         check_models(run, models)
         motions = known_people(_people_in_time(run, options, self.count(run, options)), options)
         prepare_folder(out, options.overwrite)
-        made, files, people, assumed = self.form(ExportedBodies(models)), list[str](), 0, 0
-        used: set[str] = set()
+        bodies = ExportedBodies(models)
+        made, files, people, assumed = self.form(bodies), list[str](), 0, 0
+        used, floors, gravity = set[str](), dict[str, dict[str, Any]](), dict[str, str]()
         for wanted, frames in motions:
             name = unused_name(wanted, used)
             files.append(name + self.endings[0])
-            content = made.content(name, frames, frame_rate(frames[0], options.frame_rate))
+            ground = None
+            if len(frames) > 1:
+                ground = bodies.ground(frames, known_rate(frames[0], options.frame_rate))
+                floors[name] = ground.summary()
+            coordinates = coordinates_of(frames[0])
+            gravity[coordinates] = gravity_text(coordinates)
+            content = made.content(name, frames, frame_rate(frames[0], options.frame_rate), ground)
             write_atomically(out / files[-1], lambda stream, data=content: stream.write(data))  # type: ignore[misc]
             people, assumed = people + len(frames), assumed + _assumes_rate(frames, options)
             options.step(len(frames))
-        write_record(out, run, self.name, files)
+        write_record(out, run, self.name, files, gravity=gravity, floors=floors)
         counted = f"{plural(people, 'person', 'people')} in {plural(len(files), 'file')}"
         notes = [f"{counted} in {out} ({self.endings[0]}, metres, y up)"]
         if assumed:

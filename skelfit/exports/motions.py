@@ -61,6 +61,13 @@ def frame_rate(person: Person, given: float | None) -> float:
     return float(meta["frame_rate"] or given or meta["fitted_rate"] or 1 / TIME_STEP)
 
 
+def known_rate(person: Person, given: float | None) -> float | None:
+    """The same rate; None where neither the labels, nor the fit, nor the user says one."""
+    meta = person.meta
+    known = meta["sequence"] is not None and (meta["frame_rate"] or given or meta["fitted_rate"])
+    return frame_rate(person, given) if known else None
+
+
 def assumed_rate_text(count: int) -> str:
     """The line for the terminal on sequences whose frame rate was not known."""
     whose = "a sequence has" if count == 1 else f"{count} sequences have"

@@ -32,6 +32,9 @@ class RefinementMeasures:
     depth_m: Array  # (N,2) of the person
     focal_px: Array  # (N,2)
     estimated: NDArray[np.bool_]  # (N,) whether the camera was estimated
+    chain: NDArray[
+        np.int64
+    ]  # (N,) the sequence with which a person was refined as one problem; -1: by itself
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,14 @@ def _faults(m: RefinementMeasures, accept: AcceptConfig) -> Iterator[_RefusedRow
     def change(values: Array, digits: int) -> Callable[[int], str]:
         return lambda i: f"{values[i, 0]:.{digits}f} before, {values[i, 1]:.{digits}f} after"
 
+    together = _mean_of_sequences(m.reprojection, m.chain)
     with np.errstate(invalid="ignore"):  # infinite of who is behind the camera
-        closer, gain = change(m.reprojection, 4), m.reprojection[:, 0] - m.reprojection[:, 1]
+        closer, gain = change(together, 4), together[:, 0] - together[:, 1]
     yield _RefusedRows(
         row_status.NOT_CLOSER,
         # To have a camera is a gain.
         ~np.where(m.estimated, gain >= 0, (gain > 0) & (gain >= accept.least_gain)),
-        lambda i: f"reprojection {closer(i)}",
+        lambda i: f"reprojection {'of the sequence ' if m.chain[i] >= 0 else ''}{closer(i)}",
     )
     excess = change(m.limit_deg, 2)
     yield _RefusedRows(
@@ -114,6 +118,15 @@ def _faults(m: RefinementMeasures, accept: AcceptConfig) -> Iterator[_RefusedRow
         ~(m.shift <= accept.max_shift),
         lambda i: f"shift {m.shift[i]:.3f} > {accept.max_shift:g}",
     )
+
+
+def _mean_of_sequences(pairs: Array, chain: NDArray[np.int64]) -> Array:
+    """Pairs (N,2), means where frames were refined as one problem: ties keep the noise of single ones out."""
+    means = pairs.copy()
+    for number in np.unique(chain[chain >= 0]):
+        rows = chain == number
+        means[rows] = pairs[rows].mean(0)
+    return means
 
 
 def _refinement(m: RefinementMeasures, i: int, status: str, reason: str) -> Refinement:

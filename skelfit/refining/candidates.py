@@ -118,6 +118,7 @@ class Candidates:
             depth_m=depth,
             focal_px=np.where(focal > 0, focal, np.nan),
             estimated=np.isfinite(prior),
+            chain=result.chain.numpy(),
         )
 
 

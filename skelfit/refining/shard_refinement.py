@@ -1,7 +1,8 @@
 """The stages of shards that are refined: they are read, their people refined together, and each is judged.
 
-No result depends on the people beside it, so shards have the same bytes as when each is refined by itself. What is
-measured afterwards is measured shard by shard, in one thread: sums of matrix products may depend on how many there are.
+No result depends on the people beside it, but for the frames of a sequence, which no shard cuts. So shards have the
+same bytes as when each is refined by itself. What is measured afterwards is measured shard by shard, in one thread:
+sums of matrix products may depend on how many there are.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +35,7 @@ from skelfit.fitting.refinement.refinement_problem import (
 from skelfit.fitting.refinement.refiner import Refiner
 from skelfit.refining.acceptance import judge_refinements
 from skelfit.refining.candidates import Candidates
+from skelfit.refining.frame_times import frames_of
 from skelfit.refining.refine_run import REFINEMENT_VERSION, RefineRun, RefineTask
 from skelfit.refining.refined_samples import RefinedShard
 from skelfit.refining.source_shard import SourceShard, read_source
@@ -78,8 +80,9 @@ class RefinementStages:
         with stopwatch.phase("preparing"):
             refiner, bodies = self.refiner or _refiner(run), _bodies(run)
             problem = _problem(np.concatenate([shard.labels for shard in shards]), shards)
+            frames = frames_of(shards, run.job.refine.ties.frame_rate)
         with stopwatch.phase("fit"):
-            result = refiner.refine(problem) if len(problem) else None
+            result = refiner.refine(replace(problem, frames=frames)) if len(problem) else None
             return [
                 _judged(shard, part, bodies)
                 for shard, part in zip(shards, _parts(shards, result), strict=True)

@@ -65,6 +65,20 @@ def test_a_camera_that_is_not_known_is_estimated(given: dict[str, Any]) -> None:
     assert np.array_equal(mixed.poses[3:], none.poses[3:]) and np.array_equal(mixed.trans[3:], none.trans[3:])
 
 
+def test_frames_of_a_motion_are_refined_together(given: dict[str, Any]) -> None:
+    names = ("poses", "betas", "trans", "keypoints2d", "cam_int")
+    two = {name: given[name].reshape(2, 3, *given[name].shape[1:]) for name in names} | {"gender": "male"}
+    motions = skelfit.refine(**given | two, frames_per_second=30)
+    assert motions.ok.all() and (motions.betas == motions.betas[:, :1]).all()
+    assert (motions.betas[0] != motions.betas[1]).any()
+    single = skelfit.refine(**given | two)
+    assert not (single.betas == single.betas[:, :1]).all()
+    second = {name: two[name][1] for name in names} | {"gender": "male"}
+    assert np.array_equal(skelfit.refine(**given | second, frames_per_second=30).poses, motions.poses[1])
+    with pytest.raises(ArgumentError, match="frames_per_second"):
+        skelfit.refine(**given | two, frames_per_second=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 # Files that are pages of the site under another path: path in the repository -> path in the site.
 INCLUDED = {
-    "README.md": "index.md",
+    "README.md": "overview.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "docs/tutorial.ipynb": "tutorial.md",

@@ -17,9 +17,9 @@ from typing import Any
 
 from PIL import Image
 
-WIDTH = 1120  # px, of the page
+WIDTH = 1280  # px, of the page
 _GAP = 20  # px of the page between parts
-_SCALE = 1.25  # px of the picture in one of the page
+_SCALE = 1.15  # px of the picture in one of the page
 
 
 def find_chromium() -> str | None:
@@ -27,8 +27,8 @@ def find_chromium() -> str | None:
     return os.environ.get("SKELFIT_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def page_picture(page: Path, chromium: str, parts: Sequence[str], most: int) -> Image.Image:
-    """Parts of a page (selectors of CSS), one below the other, once they are drawn; most: px of the page's height."""
+def page_picture(page: Path, chromium: str, parts: Sequence[str]) -> Image.Image:
+    """Parts of a page (selectors of CSS), one below the other, once they are drawn."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
@@ -41,7 +41,7 @@ def page_picture(page: Path, chromium: str, parts: Sequence[str], most: int) -> 
         browser.close()
     gap = round(_GAP * _SCALE)
     width = max(picture.width for picture in taken) + 2 * gap
-    height = min(sum(picture.height + gap for picture in taken) + gap, round(most * _SCALE))
+    height = sum(picture.height + gap for picture in taken) + gap
     sheet = Image.new("RGB", (width, height), ground)
     top = gap
     for picture in taken:
@@ -71,16 +71,11 @@ def main(words: Sequence[str] | None = None) -> None:
         metavar="SELECTOR",
         help="of CSS; may be given several times (default: all of it)",
     )
-    parser.add_argument(
-        "--most", type=int, default=10_000, help="px of the page's height (default: all of it)"
-    )
     given = parser.parse_args(words)
     chromium = find_chromium()
     if chromium is None:
         parser.error("no Chromium here: install one, or name it in SKELFIT_CHROMIUM")
-    page_picture(given.page, chromium, given.part or ["body"], given.most).save(
-        given.out, quality=82, optimize=True
-    )
+    page_picture(given.page, chromium, given.part or ["body"]).save(given.out, quality=82, optimize=True)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class PlantedBody:
             knee_x = upper + bend - _angle(shank) - hip_x
             turns = {"hip": hip_x, "knee": knee_x, "ankle": foot.pitch - hip_x - knee_x, "foot": foot.toes}
             for name, turn in turns.items():
-                pose[:, JOINT[f"{side}_{name}"], 0] = turn
+                pose[:, JOINT[f"{side}_{name}"], 0] = (turn + np.pi) % (2 * np.pi) - np.pi
         return pose
 
     def walking_foot(self, phase: Array) -> _FootPath:

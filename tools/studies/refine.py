@@ -94,13 +94,18 @@ def make_problem(truth: Truth, shake: float, noise: float) -> RefinementProblem:
         people.betas + BETAS * normal(people.betas),
         people.transl * (1 + DEPTH * normal(people.transl[:, :1])) + ASIDE * normal(people.transl),
     )
+    return RefinementProblem(start, truth.female, seen_keypoints(truth, noise, source), truth.cam_int)
+
+
+def seen_keypoints(truth: Truth, noise: float, source: torch.Generator) -> Tensor:
+    """Keypoints (N, 44, 3) px and confidences, with noise of so many px and outliers anywhere in the person's box."""
     seen = truth.inside[..., None]
     low = torch.where(seen, truth.points, torch.inf).amin(1, keepdim=True)
     high = torch.where(seen, truth.points, -torch.inf).amax(1, keepdim=True)
     anywhere = low + (high - low) * torch.rand(truth.points.shape, generator=source)
     off = torch.rand(truth.inside.shape, generator=source) < OUTLIERS
-    given = torch.where(off[..., None], anywhere, truth.points + noise * normal(truth.points))
-    return RefinementProblem(start, truth.female, torch.cat((given, seen.float()), 2), truth.cam_int)
+    noisy = truth.points + noise * torch.randn(truth.points.shape, generator=source)
+    return torch.cat((torch.where(off[..., None], anywhere, noisy), seen.float()), 2)
 
 
 @torch.no_grad()
@@ -170,7 +175,8 @@ def run(setup: Setup) -> list[dict[str, Any]]:
         write_picture(setup.picture, draw_worst(setup, truth, refiners["anchor"]))
     records += [swaps(truth, refiners["anchor"], shake, noise) for shake in SHAKES for noise in NOISES]
     records += compare(setup, truth, refiners["anchor"])
-    return records + compare_cameras(_camera_case(setup, truth), NOISES, setup.say)
+    labels = [(SHAKES[0], NOISES[1]), *((SHAKES[1], noise) for noise in NOISES)]
+    return records + compare_cameras(_camera_case(setup, truth), labels, setup.say)
 
 
 def _camera_case(setup: Setup, truth: Truth) -> CameraCase:
@@ -179,7 +185,7 @@ def _camera_case(setup: Setup, truth: Truth) -> CameraCase:
         setup.device,
         truth.people,
         (SIZE_PX, SIZE_PX),
-        lambda noise: make_problem(truth, SHAKES[1], noise),
+        lambda shake, noise: make_problem(truth, shake, noise),
         lambda people, cam_int: measure(setup.models, truth, people, cam_int),
     )
 

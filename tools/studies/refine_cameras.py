@@ -7,7 +7,7 @@ with the prior's focal length held, right or wrong. The last two have no place e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,22 +39,25 @@ class CameraCase:
     device: str
     people: BodyParameters  # the truth
     size: tuple[int, int]  # of the image, px
-    problem: Callable[[float], RefinementProblem]  # by noise in px, with the true camera
+    # by the shake of labels in rad and the noise of keypoints in px; with the true camera
+    problem: Callable[[float, float], RefinementProblem]
     measure: Callable[[BodyParameters, Tensor], dict[str, Tensor]]  # of refined people and their cameras
 
 
 def compare_cameras(
-    case: CameraCase, noises: tuple[float, ...], say: Callable[[str], None]
+    case: CameraCase, labels: Iterable[tuple[float, float]], say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Per noise: the true camera, then each centre of the prior, estimated and held."""
-    return [record for noise in noises for record in _of_noise(case, noise, say)]
+    """Per shake and noise of the labels: the true camera, then each centre of the prior, estimated and held."""
+    return [record for one in labels for record in _of_labels(case, one, say)]
 
 
-def _of_noise(case: CameraCase, noise: float, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    problem, usual = case.problem(noise), RefineConfig()
-    say(f"cameras, {noise:g} px of noise")
+def _of_labels(
+    case: CameraCase, labels: tuple[float, float], say: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    problem, usual = case.problem(*labels), RefineConfig()
+    say(f"cameras, labels shaken by {labels[0]:g} rad, {labels[1]:g} px of noise")
     result = Refiner(case.models, usual, case.device).refine(problem)
-    yield _record(case, problem, result, "true camera", noise, 0.0)
+    yield _record(case, problem, result, "true camera", labels, 0.0)
     size = torch.tensor([case.size], dtype=torch.float32).expand(len(problem), 2)
     unknown = replace(problem, cam_int=torch.zeros_like(problem.cam_int), image_size=size)
     true_centre = float(problem.cam_int[0, 0, 0]) / math.hypot(*case.size)
@@ -63,7 +66,7 @@ def _of_noise(case: CameraCase, noise: float, say: Callable[[str], None]) -> Ite
         for kind, weight in (("estimated", usual.focal.weight), ("held", _HELD)):
             config = replace(usual, focal=FocalConfig(centre, weight, usual.focal.range))
             result = Refiner(case.models, config, case.device).refine(unknown)
-            yield _record(case, problem, result, kind, noise, off)
+            yield _record(case, problem, result, kind, labels, off)
 
 
 def _record(
@@ -71,7 +74,7 @@ def _record(
     problem: RefinementProblem,
     result: RefinementResult,
     kind: str,
-    noise: float,
+    labels: tuple[float, float],
     off: float,
 ) -> dict[str, Any]:
     """Figures of those who were refined."""
@@ -81,7 +84,8 @@ def _record(
     found["depth"] = (result.refined.transl[:, 2] / case.people.transl[:, 2] - 1).abs()
     return {
         "camera": kind,
-        "noise_px": noise,
+        "shaken": labels[0],
+        "noise_px": labels[1],
         "off": off,
         "people": len(problem),
         "refined": int(rows.sum()),
@@ -96,6 +100,18 @@ def camera_lines(records: list[dict[str, Any]]) -> list[str]:
         shares = [f"{100 * r[name][q]:.0f} %" for name in ("focal", "depth") for q in ("mean", "p95")]
         off = "" if r["camera"] == "true camera" else f"{100 * r['off']:+.0f} %"
         cells = [f"{r[name]['mean']:.1f}" for name in _MEASURES]
-        rows.append((f"{r['noise_px']:g}", r["camera"], off, str(r["refined"]), *shares, *cells))
-    heads = ("noise px", "camera", "prior off", "refined", "focal", "focal p95", "depth", "depth p95")
+        rows.append(
+            (f"{r['shaken']:g}", f"{r['noise_px']:g}", r["camera"], off, str(r["refined"]), *shares, *cells)
+        )
+    heads = (
+        "shake",
+        "noise px",
+        "camera",
+        "prior off",
+        "refined",
+        "focal",
+        "focal p95",
+        "depth",
+        "depth p95",
+    )
     return table((*heads, *_MEASURES.values()), rows)

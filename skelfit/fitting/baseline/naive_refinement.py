@@ -215,6 +215,28 @@ class NaiveRefinement:
         return low, high
 
 
+@dataclass(frozen=True)
+class NaiveSequence:
+    """The objective of B frames of one person as one problem: their own, and the ties between consecutive frames.
+
+    Each tie adds weight / dt^2 (sum_j |D_g,j - D_f,j|^2 / 2 + move |d_g - d_f|^2), with D the rotations of the joints
+    seen from the anchor's, and d the translations away from it.
+    """
+
+    goal: NaiveRefinement
+    weight: Tensor  # (B - 1,) over dt^2, of each tie
+
+    def value(self, x: Tensor) -> Tensor:
+        """The objective of all frames (B, 59); differentiable."""
+        goal = self.goal
+        _, rotations = goal._posed(x)
+        deviation = goal._anchored()[1].mT @ rotations
+        shift = x[:, :3] - goal.problem.anchored.transl
+        turns = 0.5 * (deviation[1:] - deviation[:-1]).square().flatten(1).sum(1)
+        moves = goal.config.ties.move * (shift[1:] - shift[:-1]).square().sum(1)
+        return goal.value(x).sum() + (self.weight * (turns + moves)).sum()
+
+
 def naive_refinement(
     body: SkelKeypoints, config: RefineConfig, problem: RefinementProblem
 ) -> NaiveRefinement:

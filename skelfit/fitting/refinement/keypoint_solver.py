@@ -42,7 +42,7 @@ class ImageTargets:
 
 
 @dataclass(frozen=True)
-class _Run:
+class RefineRun:
     """People on the device while they are refined."""
 
     groups: Any  # (G, L) rows
@@ -64,7 +64,7 @@ class KeypointSolver:
         pairs, device = body.pairs(), backend.device
         self.tables = make_keypoint_tables(pairs, spine_couplings(config.spine), device)
         self.body = body_tables(body.model, device)
-        self._all_balls = _shifted(make_balls(range(NUM_JOINTS), range(NUM_DOFS), device), device)
+        self.all_balls = _shifted(make_balls(range(NUM_JOINTS), range(NUM_DOFS), device), device)
         self._root_balls = _shifted(make_balls((0,), range(FIRST_ANGLE), device), device)
         shapes = self.tables
         self._sizes = len(pairs.joint), len(shapes.carrier_mass), len(shapes.spin_joint)
@@ -75,7 +75,7 @@ class KeypointSolver:
         backend = self.backend
         rows = whole_groups(np.arange(len(x)), backend.lanes)
         points = torch.zeros(len(x), 44, 3, device=backend.device)
-        scratch = self._scratch(len(rows))
+        scratch = self.scratch(len(rows))
         backend.launch(
             backend.kernels.refinement_solver.place,
             len(rows),
@@ -92,7 +92,7 @@ class KeypointSolver:
         Returns variables, and (B, 4) the objective of the last phase at x and at the end, the decrease that one more
         step promises, and the accepted steps of the last phase.
         """
-        run = self._run(x, targets)
+        run = self.start(x, targets)
         before = self._stepped(run, self.config.phases[-1], 0)[:, :1].clone()
         for phase in self.config.phases:
             status = self._stepped(run, phase, phase.steps)
@@ -100,9 +100,10 @@ class KeypointSolver:
 
     def judge(self, x: Tensor, targets: ImageTargets) -> Tensor:
         """Of variables x, as of `solve`, in the last phase, (B, 3): objective, decrease that a step promises, and 0."""
-        return self.backend.read(self._stepped(self._run(x, targets), self.config.phases[-1], 0))
+        return self.backend.read(self._stepped(self.start(x, targets), self.config.phases[-1], 0))
 
-    def _run(self, x: Tensor, targets: ImageTargets) -> _Run:
+    def start(self, x: Tensor, targets: ImageTargets) -> RefineRun:
+        """People on the device at variables x, as of `solve`."""
         backend = self.backend
         people = backend.kernels.refinement_solver.RefinePeople()
         people.zooms = x.shape[1] - VARIABLES
@@ -113,9 +114,9 @@ class KeypointSolver:
         for name, a in tensors.items():
             setattr(people, name, backend.array(a))
         groups = backend.ints(whole_groups(np.arange(len(x)), backend.lanes))
-        return _Run(groups, people, tensors)
+        return RefineRun(groups, people, tensors)
 
-    def _stepped(self, run: _Run, phase: RefinePhase, steps: int) -> Tensor:
+    def _stepped(self, run: RefineRun, phase: RefinePhase, steps: int) -> Tensor:
         self._launch(run.groups, run.people, phase, steps)
         return run.tensors["status"]
 
@@ -123,7 +124,7 @@ class KeypointSolver:
         backend, count = self.backend, groups.shape[0]
         camera = phase.moves == "camera"
         inputs = [groups, backend.slots(count), self.rules(phase, steps), people, self.tables]
-        inputs += [self._root_balls if camera else self._all_balls, self.body, *self._scratch(count)]
+        inputs += [self._root_balls if camera else self.all_balls, self.body, *self.scratch(count)]
         backend.launch(backend.kernels.refinement_solver.refine, count, inputs)
 
     def rules(self, phase: RefinePhase, steps: int) -> Any:
@@ -156,9 +157,10 @@ class KeypointSolver:
             setattr(rules, name, getattr(solver, name))
         return rules
 
-    def _scratch(self, groups: int) -> list[Any]:
+    def scratch(self, groups: int) -> list[Any]:
+        """Scratch of the kernels for so many groups, in the order of their arguments."""
         backend, k = self.backend, self.backend.kernels
-        balls = self._all_balls.index.shape[0]
+        balls = self.all_balls.index.shape[0]
         return [
             backend.scratch(k.joint_frames.make_joint_frames, groups),
             backend.scratch(k.betas_twists.make_beta_twists, groups),

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skelfit.fitting.sequences.frame_index import FrameIndex
+
 
 class RefinementStatus(IntEnum):
     """What became of a person. All but REFINED leave the parameters as they were, to the bit."""
@@ -59,6 +61,7 @@ class RefinementProblem:
     anchor: BodyParameters | None = None  # what holds the people; None: the start
     # (N, 2) px, width and height; where the camera is not known, it is estimated with it. 0, or None: not known
     image_size: Tensor | None = None
+    frames: FrameIndex | None = None  # which people are frames of one person; None: each is by themselves
 
     def __len__(self) -> int:
         return len(self.female)
@@ -77,6 +80,7 @@ class RefinementProblem:
             self.cam_int.to(dtype),
             None if self.anchor is None else self.anchor.to(dtype),
             None if self.image_size is None else self.image_size.to(dtype),
+            self.frames,
         )
 
     def on_host(self) -> RefinementProblem:
@@ -88,6 +92,7 @@ class RefinementProblem:
             self.cam_int.detach().cpu(),
             None if self.anchor is None else self.anchor.on_host(),
             None if self.image_size is None else self.image_size.detach().cpu(),
+            self.frames,
         )
 
     def take(self, rows: Tensor) -> RefinementProblem:
@@ -99,6 +104,7 @@ class RefinementProblem:
             self.cam_int[rows],
             None if self.anchor is None else self.anchor.take(rows),
             None if self.image_size is None else self.image_size[rows],
+            None if self.frames is None else self.frames.take(rows.numpy()),
         )
 
 
@@ -117,13 +123,17 @@ class RefinementResult:
     cam_int: Tensor  # (N, 3, 3) px, the camera that sees the refined people
     # (N, 3) m, where people began; those without a camera where that of the prior sees them as in the picture
     begin: Tensor
+    chain: Tensor  # (N,) int64, the sequence with which a person was refined as one problem; -1: by itself
 
 
 def unrefined(problem: RefinementProblem, status: Tensor) -> RefinementResult:
     """The result of N people who stay as they are, for reasons (N,)."""
     pair, count = torch.full((len(problem), 2), torch.nan), torch.zeros(len(problem), dtype=torch.int64)
     one, people = pair[:, 0], problem.start
-    return RefinementResult(people, status, pair, pair, pair, count, one, one, problem.cam_int, people.transl)
+    alone = torch.full((len(problem),), -1)
+    return RefinementResult(
+        people, status, pair, pair, pair, count, one, one, problem.cam_int, people.transl, alone
+    )
 
 
 def map_refinements(function: Callable[..., Tensor], *results: RefinementResult) -> RefinementResult:

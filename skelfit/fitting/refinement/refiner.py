@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from torch import Tensor
 from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
 from skelfit.errors import ArgumentError
 from skelfit.fitting.backends.backend import Backend, make_backend
-from skelfit.fitting.parallel_batches import run_batches
+from skelfit.fitting.parallel_batches import Each, run_batches, side_by_side
 from skelfit.fitting.refinement.image_units import (
     fitted_confidence,
     image_offsets,
@@ -33,12 +33,14 @@ from skelfit.fitting.refinement.refinement_problem import (
     unrefined,
     variables_of,
 )
+from skelfit.fitting.refinement.tied_people import refine_chains
 from skelfit.fitting.refinement.unknown_cameras import (
     at_end_of_range,
     estimated_rows,
     in_prior_cameras,
     seen_as_estimated,
 )
+from skelfit.fitting.sequences.tied_frames import Indices
 
 if TYPE_CHECKING:
     from skelfit.bodies.model_set import ModelSet
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 _GOOD = int(RefinementStatus.REFINED)
 _POINTS = 44
+_FRAMES = 4096  # of sequences, refined at a time: each takes 50 kB
 _FAR = 1e6  # units; beyond, the square of a distance could be infinite in float32
 
 
@@ -77,7 +80,8 @@ class Refiner:
         self._solvers: dict[str, KeypointSolver] = {}
 
     def refine(self, problem: RefinementProblem) -> RefinementResult:
-        """Refine N people. Nothing couples two of them: a person's result has the same bits in any batch.
+        """Refine N people. A person's result has the same bits in any batch: nothing couples two of them, but for the
+        frames of a sequence, which are refined as one problem after each has been refined by itself.
 
         People who cannot be refined keep their parameters, and their status says why. Raises ArgumentError for tensors
         of other shapes than `RefinementProblem` names.
@@ -105,6 +109,17 @@ class Refiner:
             result = map_refinements(
                 lambda all_, some, rows=rows: all_.index_copy(0, rows, some.to(all_)), result, whole
             )
+        chains = tied_chains(problem, result.status) if self.config.ties.weight > 0 else []
+        with side_by_side(self.backend) as each:
+            for some in _portions(chains, problem.female):
+                rows = torch.from_numpy(np.concatenate(some))
+                single = map_refinements(lambda x, rows=rows: x[rows], result)
+                ends = np.cumsum([len(chain) for chain in some])[:-1]
+                numbers = np.split(np.arange(len(rows)), ends)
+                tied = self._refine_chains(problem.take(rows), single, numbers, each)
+                result = map_refinements(
+                    lambda all_, new, rows=rows: all_.index_copy(0, rows, new.to(all_)), result, tied
+                )
         return result
 
     def run_batches(
@@ -187,6 +202,43 @@ class Refiner:
             prior_focal=problem.cam_int[:, 0, 0].float() if estimated else result.prior_focal,
             cam_int=torch.where(chosen[..., None], camera.to(given.cam_int), given.cam_int),
             begin=problem.start.transl,
+            chain=result.chain,
+        )
+
+    def _refine_chains(
+        self, problem: RefinementProblem, single: RefinementResult, chains: Sequence[Indices], each: Each
+    ) -> RefinementResult:
+        """Refine frames of one body that were refined singly; chains: their numbers, of each sequence."""
+        config, solver = self.config, self._solver("female" if bool(problem.female[0]) else "male")
+        start = variables_of(problem.start).float()
+        keypoints = solver.keypoints(start)
+        unit = _units(problem, keypoints, config)
+        if config.start == "torso":
+            start = torch.cat((torso_translation(problem, keypoints, start, config), start[:, 3:]), 1)
+        targets = make_targets(problem, unit, start[:, 2], config)
+        assert problem.frames is not None
+        ended, frames = variables_of(single.refined).float(), problem.frames
+        tied = refine_chains(solver, start, ended, targets, chains, frames.time, each)
+        chosen = tied.x.isfinite().all(1)
+        for chain, lower in zip(chains, tied.lower, strict=True):
+            chosen[chain] = bool(chosen[chain].all()) and bool(lower or config.start == "torso")
+        px = single.reprojection_px.clone()
+        distance = _view(problem, solver.keypoints(tied.x), tied.x, config).distance
+        px[:, 1] = torch.where(chosen, torch.from_numpy(distance).float(), px[:, 0])
+        old, new = problem.start, parameters_of(tied.x)
+        pairs = zip(vars(old).values(), vars(new).values(), strict=True)
+        refined = type(old)(*(torch.where(chosen[:, None], b.to(a), a) for a, b in pairs))
+        good, unchanged = _GOOD, int(RefinementStatus.UNCHANGED)
+        before = tied.objective[:, :1].expand(-1, 2)
+        return replace(
+            single,
+            refined=refined,
+            status=torch.where(chosen, good, unchanged),
+            objective=torch.where(chosen[:, None], tied.objective, before),
+            reprojection_px=px,
+            reprojection=(px.double() / torch.from_numpy(unit)[:, None]).float(),
+            gain=tied.gain,
+            chain=torch.from_numpy(frames.sequence.copy()),
         )
 
     def _swapped(self, solver: KeypointSolver, x: Tensor, targets: ImageTargets, value: Tensor) -> Tensor:
@@ -197,6 +249,37 @@ class Refiner:
         given = targets.given[:, list(MIRRORED_KEYPOINTS)]
         _, exchanged = solver.solve(x, replace(targets, given=given))
         return exchanged[:, 1] < self.config.keypoints.swap_gain * value
+
+
+def tied_chains(problem: RefinementProblem, status: Tensor) -> list[Indices]:
+    """The people who are refined as one problem: of each sequence and body the frames that could be refined, if there
+    are two. The others are left out, and their neighbours are tied across them; status (N,) after single refinements.
+    """
+    if problem.frames is None:
+        return []
+    tried = (status == _GOOD) | (status == int(RefinementStatus.UNCHANGED))
+    known, female = (tried & ~estimated_rows(problem)).numpy(), problem.female.numpy()
+    chains = [
+        rows[known[rows] & (female[rows] == of)]
+        for rows in problem.frames.sequences()
+        for of in (False, True)
+    ]
+    return [chain for chain in chains if len(chain) > 1]
+
+
+def _portions(chains: Sequence[Indices], female: Tensor) -> Iterator[list[Indices]]:
+    """Chains of one body that are refined at a time: few enough for the memory."""
+    for of in (False, True):
+        portion: list[Indices] = []
+        for chain in chains:
+            if bool(female[chain[0]]) != of:
+                continue
+            if portion and sum(map(len, portion)) + len(chain) > _FRAMES:
+                yield portion
+                portion = []
+            portion.append(chain)
+        if portion:
+            yield portion
 
 
 def _units(problem: RefinementProblem, keypoints: Floats, config: RefineConfig) -> Floats:

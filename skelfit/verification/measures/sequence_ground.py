@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.bodies.sole_vertices import FEET, FOOT_JOINTS, SOLE_PARTS, SoleVertices
+from skelfit.bodies.sole_vertices import FEET, FOOT_JOINTS, SOLE_PARTS
 from skelfit.bodies.world_axes import up_axis
 from skelfit.verification.measures.floor_height import Floor, estimate_floor
 from skelfit.verification.measures.foot_contacts import FootEvent, find_contacts, foot_events
@@ -29,6 +29,7 @@ STATUSES: Mapping[str, str] = {
     "body_below": "joints are below the level at which the soles rest: the feet are not on the floor",
     "no_rest": "soles hardly rest anywhere (a treadmill, a camera that moves, noise): no floor",
     "too_short": "less than a quarter of a second of frames",
+    "rate_unknown": "neither the labels nor the fit have a frame rate, so speeds are not known",
     "gravity_unknown": "the labels are not in a world, so gravity is not known",
 }
 
@@ -57,7 +58,7 @@ class SequenceGround:
     """What is known of the ground under a sequence. Without a floor there are no heights and no contacts."""
 
     status: str  # one of STATUSES
-    rate: float  # Hz
+    rate: float | None  # Hz; None: not known
     frames: NDArray[np.int64]  # (T,)
     floor: Floor | None = None
     heights: Array | None = None  # (T,4) m, of the lowest point of each of SOLE_PARTS above the floor
@@ -110,13 +111,15 @@ def _rounded(value: float | int | None) -> float | int | None:
 
 
 def measure_ground(
-    tracks: SoleTracks, rate: float, coordinates: str, settings: GroundSettings = GROUND_SETTINGS
+    tracks: SoleTracks, rate: float | None, coordinates: str, settings: GroundSettings = GROUND_SETTINGS
 ) -> SequenceGround:
-    """The ground under the frames of a sequence of `rate` Hz; coordinates: by their name in the metadata."""
+    """The ground under the frames of a sequence; rate: Hz, if known; coordinates: by their name in the metadata."""
     frames = tracks.frames
     up = up_axis(coordinates)
     if up is None:
         return SequenceGround("gravity_unknown", rate, frames)
+    if rate is None:
+        return SequenceGround("rate_unknown", rate, frames)
     if len(frames) < 3 or len(frames) / rate < settings.shortest:
         return SequenceGround("too_short", rate, frames)
     feet = foot_tracks(tracks, rate, up, settings)
@@ -150,21 +153,16 @@ def measure_ground(
 def foot_tracks(tracks: SoleTracks, rate: float, up: Array, settings: GroundSettings) -> FootTracks:
     """The lowest point of each part, smoothed. Where a sole rolls, that point of the skin stands still."""
     axes = np.stack([*np.eye(3)[up == 0], up])  # two that are level, then up
-    soles, velocities = smoothed_points(
-        tracks.soles @ axes.T, tracks.frames, rate, settings.smoothing, settings.least_smoothing
-    )
     shape = (len(tracks.frames), len(SOLE_PARTS))
     places, speeds, slips = np.empty((*shape, 3)), np.empty(shape), np.empty(shape)
     rows = np.arange(shape[0])
     for k, part in enumerate(tracks.parts):
-        lowest = soles[:, part, 2].argmin(1)
-        places[:, k] = soles[:, part][rows, lowest]
-        velocity = velocities[:, part][rows, lowest]
+        soles, velocities = smoothed_points(
+            tracks.soles[:, part] @ axes.T, tracks.frames, rate, settings.smoothing, settings.least_smoothing
+        )
+        lowest = soles[..., 2].argmin(1)
+        places[:, k] = soles[rows, lowest]
+        velocity = velocities[rows, lowest]
         speeds[:, k] = np.linalg.norm(velocity, axis=-1)
         slips[:, k] = np.linalg.norm(velocity[:, :2], axis=-1)
     return FootTracks(places, speeds, slips)
-
-
-def make_tracks(soles: SoleVertices, frames: NDArray[np.int64], skin: Array, joints: Array) -> SoleTracks:
-    """Tracks of frames (T,) from the skin's vertices `soles.vertices` (T,K,3) m and joints (T,24,3) m."""
-    return SoleTracks(frames, skin, soles.parts, joints)

@@ -64,9 +64,9 @@ class Case:
         values, gradients, matrices = [], [], []
         for row in range(count):
             one = ImageTargets(*(a[row : row + 1] for a in vars(self.targets).values()))
-            run = self.solver._run(x[row : row + 1], one)
+            run = self.solver.start(x[row : row + 1], one)
             status = self.solver._stepped(run, phase, 0)
-            newton = self.solver._scratch(1)[-1]
+            newton = self.solver.scratch(1)[-1]
             read = self.solver.backend.read
             values.append(float(read(status)[0, 0]))
             gradients.append(read(newton.gradient)[1, :n, 0].double())
@@ -143,7 +143,7 @@ def test_a_zoom_is_a_longer_focal_length_further_away(case: Case) -> None:
 @pytest.mark.parametrize("phase", PHASES[1:], ids=lambda phase: phase.name)
 def test_steps_end_where_naive_ones_do(case: Case, phase: RefinePhase, zooms: bool) -> None:
     goal, start = (case.zooming, case.zoomed) if zooms else (case.goal, case.x)
-    run = case.solver._run(start, case.targets)
+    run = case.solver.start(start, case.targets)
     status = case.solver.backend.read(case.solver._stepped(run, phase, phase.steps))
     moved = case.solver.backend.read(run.x)
     x, value, _ = naive_steps(goal.of(phase), start.double())

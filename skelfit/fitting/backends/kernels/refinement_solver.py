@@ -68,7 +68,8 @@ def place(
 
 
 @wp.func
-def _load(s: int, t: int, g: int, rows: I2, people: RefinePeople, scratch: RefineScratch):
+def load_people(s: int, t: int, g: int, rows: I2, people: RefinePeople, scratch: RefineScratch):
+    """Read the people of group g; the trial is where they are."""
     for i in range(t, wp.static(VARIABLES), wp.block_dim()):
         scratch.x[s, i] = gather(people.x, rows, g, i)
         scratch.trial[s, i] = gather(people.x, rows, g, i)
@@ -117,7 +118,7 @@ def _take(s: int, t: int, h: int, n: int, better: V, scratch: RefineScratch, new
 
 
 @wp.func
-def _try(
+def write_trial(
     s: int,
     t: int,
     n: int,
@@ -160,7 +161,7 @@ def refine(
     n = wp.static(VARIABLES) + people.zooms
     if rules.camera != 0:
         n = int(wp.static(CAMERA))
-    _load(s, t, g, rows, people, scratch)
+    load_people(s, t, g, rows, people, scratch)
     write_label_joints(s, t, tables, body, scratch)
     h = 2 * s
     value = V(wp.static(float("inf")))
@@ -207,7 +208,7 @@ def refine(
             moved = int(0)
             if any_positive(going):
                 moved = int(1)
-                _try(s, t, n, rules, balls, scratch, newton)
+                write_trial(s, t, n, rules, balls, scratch, newton)
             else:
                 steps_left = 0
     for i in range(t, wp.static(VARIABLES), wp.block_dim()):
