@@ -73,7 +73,7 @@ def given_labels(
         )
     reasons.check(filled, {key: key for key in ("pose", "betas", "transl")}, "unknown", max_abs_beta)
     people_genders = np.broadcast_to(genders, leading).reshape(-1).tolist()
-    motions = _motions(leading, frames_per_second)
+    motions = motions_of(leading, frames_per_second)
     _check_motions(motions, people_genders, filled["betas"])
     notes = () if shapes.shape[-1] == BETAS else (f"'betas': using 10 of {shapes.shape[-1]} columns",)
     batch = LabelBatch(
@@ -177,8 +177,13 @@ def _together(leading: Leading, value: NDArray[Any], own: int, name: str) -> Lea
     return whole
 
 
-def _motions(leading: Leading, frames_per_second: float | None) -> tuple[MotionSequence, ...]:
-    """A motion for each of the people whose frames the last leading dimension holds; none without a frame rate."""
+def motions_of(
+    leading: Leading, frames_per_second: float | None, name: str = "pose"
+) -> tuple[MotionSequence, ...]:
+    """A motion for each of the people whose frames the last leading dimension holds; none without a frame rate.
+
+    name: of the argument with that dimension. Raises ArgumentError.
+    """
     if frames_per_second is None:
         return ()
     low, high = LIMITS.frame_rate_hz
@@ -189,7 +194,7 @@ def _motions(leading: Leading, frames_per_second: float | None) -> tuple[MotionS
         raise ArgumentError("frames_per_second", expected, found_text(frames_per_second))
     if not leading:
         expected = "poses of at least two frames, for frames_per_second"
-        raise ArgumentError("pose", expected, "one person without a dimension of frames")
+        raise ArgumentError(name, expected, "one person without a dimension of frames")
     frames = leading[-1]
     people = int(np.prod(leading[:-1])) if frames else 0
     rate = float(frames_per_second)

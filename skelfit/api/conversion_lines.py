@@ -10,7 +10,7 @@ from typing import Any
 from skelfit.conversion.planned_shard import PlannedShard, RunPlan, rows_of
 from skelfit.conversion.rank import Rank
 from skelfit.executors.report_table import ReportTable, table_of_counts
-from skelfit.shards.row_status import remark_on_targets
+from skelfit.shards.row_status import ESTIMATED, remark_on_targets
 from skelfit.storage.locations import Location, location_of
 
 
@@ -50,10 +50,15 @@ def _lines_of_refinement(refinement: Mapping[str, Any]) -> Iterator[str | Report
     yield from _table("refinement", refinement["statuses"])
     if "px" not in refinement:
         return
-    for name, text in (("px", "keypoints in px"), ("limit_deg", "beyond a limit, in degrees")):
+    lines = {"px": "keypoints in px", "limit_deg": "beyond a limit, in degrees"}
+    if estimated := refinement["cameras"].get(ESTIMATED):
+        yield f"cameras estimated: of {estimated} people"
+        lines |= {"focal_px": "focal length in px", "depth_m": "depth in m"}
+    for name, text in lines.items():
         before, after = (refinement[name][when] for when in ("before", "after"))
-        if before["mean"] is not None:
-            yield f"{text}: before {_listed(before)}; after {_listed(after)}"
+        if after["mean"] is not None:
+            was = "unknown" if before["mean"] is None else _listed(before)
+            yield f"{text}: before {was}; after {_listed(after)}"
 
 
 def _bound_by(time: Mapping[str, Any]) -> str:

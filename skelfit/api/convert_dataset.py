@@ -39,6 +39,7 @@ from skelfit.api.subsets import (
     filter_rules,
     manifest_subset,
     manifests_of,
+    next_commands,
 )
 from skelfit.bodies.model_set import OPEN_BODY, ModelSet, find_models
 from skelfit.config.manifest import load_manifest
@@ -55,6 +56,7 @@ from skelfit.fitting.backends.backend import is_compiled, make_backend
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.labels.label_store import clear_temporaries
 from skelfit.storage.checked_arguments import location_argument, whole_number
+from skelfit.storage.command_lines import next_command
 from skelfit.storage.locations import Location, Place, address_of, protocol_of
 
 
@@ -233,14 +235,10 @@ def convert_subset(subset: Subset, out: Location, options: RunOptions) -> Conver
         else:
             summary = convert_rank(run, rank, options.executor, work=work, **more)
     if summary is None:
-        say(f"next: skelfit status {out}")
+        say(next_command("status", out))
         return ConvertedSubset(subset.name, out, None, waits=True)
-    for command in (
-        f"verify {out}",
-        f"card {out}",
-        f"export {out} --format skel-cf --out {subset.name}-skel.npz",
-    ):
-        say(f"next: skelfit {command}")
+    for line in next_commands(run, out):
+        say(line)
     return ConvertedSubset(subset.name, out, summary)
 
 

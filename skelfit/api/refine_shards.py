@@ -29,6 +29,7 @@ from skelfit.refining.refine_run import plan_refinement
 from skelfit.refining.shard_refinement import make_refiner, refine_batch
 from skelfit.shards.finished_run import FinishedRun, open_run
 from skelfit.storage.checked_arguments import file_argument, location_argument, whole_number
+from skelfit.storage.command_lines import next_command
 from skelfit.storage.locations import Location, Place, address_of, location_of, protocol_of
 
 
@@ -113,9 +114,9 @@ def refine_shards(
     options: dict[str, Any] = {"overwrite": overwrite, "fit_batch": fit_batch, "reporter": reporter}
     summary = _make(plan, target, body_models, job, executor, of_ranks, **options)
     if summary is None:
-        reporter.say(f"next: skelfit status {target}")
+        reporter.say(next_command("status", target))
     else:
-        reporter.say(f"next: skelfit verify {target} --against {source} --html report.html")
+        reporter.say(next_command("verify", target, "--against", source, "--html", "report.html"))
     return RefinedShards(run.subset, target, summary)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from skelfit.labels.read_settings import OptionError
 from skelfit.labels.readers.label_folder import describe_skipped_files
 from skelfit.labels.readers.registry import detect_layout
 from skelfit.storage.checked_arguments import texts_of
+from skelfit.storage.command_lines import next_command
 from skelfit.storage.local_cache import fetched, kept_for, upload_named
 from skelfit.storage.locations import LOCATION, Location, address_of, below, describe_unusable, location_of
 from skelfit.storage.locks import take_lock
@@ -225,8 +226,25 @@ def say_sequences(run: Run, say: Say) -> None:
         say(f"{file.name}: {count}; frames are fitted {how}")
         unknown = sum(sequence.frame_rate is None for sequence in sequences)
         if unknown and temporal:
-            assumed = f"{temporal.frame_rate:g} Hz assumed (fit.temporal.frame_rate)"
-            say(f"  {unknown} of them without a frame rate: {assumed}")
+            assumed = f"{temporal.frame_rate:g} Hz assumed (fit.temporal.frame_rate of the pipeline)"
+            whose = "" if len(sequences) == 1 else f"{unknown} of them "
+            say(f"  {whose}without a frame rate: {assumed}; give exports the video's, with --frame-rate")
+
+
+def next_commands(run: Run, out: Location) -> Iterator[str]:
+    """Lines with the commands that a finished run is for: of people in images, and of people in motion."""
+    yield next_command("verify", out)
+    yield next_command("card", out)
+    found = [s for file in run.labels for s in store_contents(file.store, file.rows).sequences]
+    if not found:
+        yield next_command("export", out, "--format", "skel-cf", "--out", f"{run.subset}-skel.npz")
+        return
+    rate: tuple[str, ...] = ()
+    temporal = run.pipeline.temporal
+    if temporal and any(sequence.frame_rate is None for sequence in found):
+        rate = ("--frame-rate", f"{temporal.frame_rate:g}")
+    for name in ("opensim", "glb"):
+        yield next_command("export", out, "--format", name, *rate, "--out", f"{run.subset}-{name}")
 
 
 def _is_there(images: ImageSource, path: str) -> bool:

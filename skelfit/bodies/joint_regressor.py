@@ -17,6 +17,7 @@ from skelfit.bodies.model_set import JOINT_REGRESSORS, ModelSet, joints_name, re
 from skelfit.bodies.official_files import SKIN_VERTICES
 from skelfit.bodies.regressor_files import RegressorRecord, notes_on_sums, read_regressor, write_regressor
 from skelfit.errors import ModelError
+from skelfit.storage.command_lines import command
 
 PUBLISHED_FILES = {"h36m17": "J_regressor_h36m.npy", "smpl_male24": "J_regressor_SMPL_MALE.pkl"}
 # Human3.6M's joints in the order of the 19 extra keypoints that they are: H36M_TO_J17 of HMR and SPIN.
@@ -51,7 +52,7 @@ def joint_regressor(models: ModelSet, name: str) -> Float32:
         return models.joint_regressors[name]
     if name == "smpl_male24" and "male" in models.smpl:
         return models.smpl_of("male").J_regressor
-    how = f"skelfit models import --joints {PUBLISHED_FILES[name]} --out {models.source}"
+    how = command("models", "import", "--joints", PUBLISHED_FILES[name], "--out", models.source)
     raise ModelError(
         models.source, joints_name(name), f"a regressor of joints (bring it with: {how})", "no such file"
     )

@@ -38,6 +38,7 @@ from skelfit.bodies.assets import (
 )
 from skelfit.errors import ArgumentError, ModelError, OutputError
 from skelfit.storage.checked_arguments import location_argument
+from skelfit.storage.command_lines import command
 from skelfit.storage.hashed_write import write_atomically
 from skelfit.storage.local_cache import fetched
 from skelfit.storage.locations import LOCATION, Place, describe_unusable, location_of
@@ -85,7 +86,7 @@ class ModelSet:
         if gender not in genders:
             raise ModelError(self.source, f"{kind} gender", " or ".join(genders), repr(gender))
         if gender not in assets:
-            how = f"skelfit models import --{kind} DIR --out {self.source}"
+            how = command("models", "import", f"--{kind}", "DIR", "--out", self.source)
             expected = f"the {gender} {kind.upper()} asset (make it with: {how})"
             raise ModelError(Path(self.source) / asset_name(kind, gender), None, expected, "no such file")
         return assets[gender]
@@ -122,7 +123,7 @@ def load_models(place: Place) -> ModelSet:
     smpl = {g: load_smpl(p) for g in SMPL_GENDERS if (p := folder / asset_name("smpl", g)).exists()}
     skel = {g: load_skel(p) for g in SKEL_GENDERS if (p := folder / asset_name("skel", g)).exists()}
     if not smpl and not skel:
-        how = f"skelfit models import --smpl DIR --skel DIR --out {folder}"
+        how = command("models", "import", "--smpl", "DIR", "--skel", "DIR", "--out", folder)
         raise ModelError(folder, None, f"smpl_*.npz and skel_*.npz assets (make them with: {how})", "none")
     assets: list[AnyAsset] = [*smpl.values(), *skel.values()]
     vertices = assets[0].v_template.shape[0]

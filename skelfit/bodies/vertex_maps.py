@@ -79,8 +79,11 @@ def build_vertex_map(
     """
     if len(target) != SKIN:
         raise ValueError(f"a target of {len(target)} vertices, and not SMPL's {SKIN}")
-    if not len(faces):
-        raise ValueError("a source without triangles")
+    for name, vertices, triangles in (("source", source, faces), ("target", target, target_faces)):
+        if not len(triangles):
+            raise ValueError(f"a {name} without triangles")
+        if not np.isfinite(vertices).all():
+            raise ValueError(f"a {name} with vertices that are not finite")
     length = float(np.ptp(source, axis=0).max())
     unit = next((u for u, f in _UNITS.items() if _LONG[0] * f <= length <= _LONG[1] * f), None)
     if unit is None:
@@ -137,6 +140,8 @@ def _closest(
     )
     pairs = (chosen @ incident).tocoo()
     of, which = pairs.coords
+    if lone := len(target) - len(np.unique(of)):
+        raise ValueError(f"triangles that leave {lone} of SMPL's {len(target)} vertices with none nearby")
     triangles = points[faces[which]]
     closest = trimesh.triangles.closest_point(triangles, target[of])
     distance = np.linalg.norm(closest - target[of], axis=1)

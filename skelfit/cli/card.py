@@ -10,6 +10,7 @@ from skelfit.cli.shared_options import out_option, overwrite_option
 from skelfit.errors import OutputError
 from skelfit.exports.dataset_card.card_facts import read_facts
 from skelfit.exports.dataset_card.markdown import CARD_NAME
+from skelfit.storage.command_lines import command
 from skelfit.storage.locations import Location
 
 
@@ -43,4 +44,5 @@ def card_command(
         )
     console.say(f"next: publish the shards with {out.name} and {pictures.name}/")
     if len(folders) == 1:
-        console.say(f"  or with tables, too: skelfit publish {folders[0]} hf://datasets/OWNER/NAME")
+        publish = command("publish", folders[0], "hf://datasets/OWNER/NAME")
+        console.say(f"  or with tables, too: {publish}")

@@ -15,6 +15,7 @@ from skelfit.cli.shared_options import FiniteRange, json_option, keep_option, mo
 from skelfit.errors import OutputError
 from skelfit.exports.exported_bodies import check_models
 from skelfit.shards.finished_run import open_run
+from skelfit.storage.command_lines import next_command
 from skelfit.storage.hashed_write import write_atomically, write_json
 from skelfit.storage.local_cache import fetched
 from skelfit.storage.locations import Location
@@ -104,5 +105,5 @@ def _next(report: Report, folder: Location, file: Location, picture: Location | 
         yield "next: nothing; the file holds what the shards hold"
         return
     if picture is None:
-        yield f"next: skelfit compare {folder} {file} --picture worst.jpg"
-    yield f"next: skelfit view {folder} {report['worst'][0]['key']}"
+        yield next_command("compare", folder, file, "--picture", "worst.jpg")
+    yield next_command("view", folder, report["worst"][0]["key"])

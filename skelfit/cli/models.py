@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from skelfit.cli.console import Console, pass_console
 from skelfit.cli.path_types import FILE, FOLDER
 from skelfit.cli.shared_options import models_option, out_option, overwrite_option
 from skelfit.errors import ModelError
+from skelfit.storage.command_lines import next_command
 from skelfit.storage.locations import Place
 from skelfit.storage.surface_files import read_surface
 
@@ -75,7 +77,10 @@ def _say_regressor(console: Console, kind: str, record: RegressorRecord) -> None
 
 
 def _say_next(console: Console, out: Path) -> None:
-    console.say(f"next: name them with --models {out}, or once and for all: export SKELFIT_MODELS={out}")
+    folder = shlex.quote(str(out))
+    console.say(
+        f"next: name them with --models {folder}, or once and for all: export SKELFIT_MODELS={folder}"
+    )
 
 
 def _import_bodies(
@@ -107,7 +112,7 @@ def open_body_command(console: Console, out: Path, official: bool, overwrite: bo
     for path in paths:
         console.say(path)
     if official:
-        console.say(f"next: skelfit models import --smpl {out} --skel {out} --out models")
+        console.say(next_command("models", "import", "--smpl", out, "--skel", out, "--out", "models"))
     else:
         _say_next(console, out)
 
@@ -146,4 +151,4 @@ def map_command(
     if (near := report.distance.mean()) > _WORTH_A_LOOK:
         console.say(f"warning: {1000 * near:.0f} mm apart on average; are both meshes in the same pose?")
     console.say(out)
-    console.say(f"next: skelfit convert --labels MESHES --vertex-map {out} --out shards/NAME")
+    console.say(next_command("convert", "--labels", "MESHES", "--vertex-map", out, "--out", "shards/NAME"))

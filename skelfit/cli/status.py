@@ -15,6 +15,7 @@ from skelfit.cli.shared_options import JSON_HELP
 from skelfit.conversion.run_status import RankStatus, Status, read_status
 from skelfit.executors.progress_bars import duration, rejections
 from skelfit.executors.report_table import ReportTable, table_of_counts
+from skelfit.storage.command_lines import next_command
 from skelfit.storage.locations import Location
 
 SHOWN = 8  # shards in progress that are listed
@@ -63,7 +64,7 @@ def _details(folder: Location, status: Status) -> list[str | ReportTable]:
     if len(status.in_progress) > SHOWN:
         lines.append(f"  and {len(status.in_progress) - SHOWN} more")
     if status.state == "finished":
-        lines.append(f"next: skelfit verify {folder}")
+        lines.append(next_command("verify", folder))
     return lines
 
 

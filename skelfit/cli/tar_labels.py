@@ -12,6 +12,7 @@ from skelfit.cli.shared_options import out_option, overwrite_option
 from skelfit.errors import OutputError
 from skelfit.images.fourdhumans_tars import read_tar_labels
 from skelfit.images.image_source import locate_images
+from skelfit.storage.command_lines import next_command
 from skelfit.storage.locations import Location
 
 
@@ -38,4 +39,5 @@ def tar_labels_command(console: Console, tars: str, out: Location, overwrite: bo
     write_npz(out, columns)
     people, images = len(columns["imgname"]), len(set(columns["imgname"].tolist()))
     console.result(f"{people} people in {images} images of {len(source.tars)} tars: {out}")
-    console.say(f"next: skelfit convert --labels {out} --images '{tars}' --out DIR, or a manifest")
+    convert = next_command("convert", "--labels", out, "--images", tars, "--out", "DIR")
+    console.say(f"{convert}, or a manifest")

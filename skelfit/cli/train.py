@@ -33,6 +33,7 @@ from skelfit.learning.training.training_config import OptimizerConfig, TrainConf
 from skelfit.learning.training.training_log import BOARD_NAME, LOG_NAME
 from skelfit.learning.training.training_loop import train
 from skelfit.storage.atomic_write import remove_file
+from skelfit.storage.command_lines import next_command
 from skelfit.storage.locations import Location, location_of
 
 _LEARNT = {"keypoints": "keypoints", "coarse": "pose and betas"}  # in the stages before the last
@@ -134,7 +135,7 @@ def train_command(
         console.warn(f"stopped after step {end.step}; the same command with --resume goes on there")
         sys.exit(watch.code)
     console.say(f"log: {out}/log.jsonl, {out}/curve.png; tensorboard --logdir {out}")
-    console.say(f"next: skelfit predict {out} IMAGE... --out predictions")
+    console.say(next_command("predict", out, "IMAGE...", "--out", "predictions"))
 
 
 @train_command.command("import")
@@ -166,9 +167,10 @@ def import_command(console: Console, file: Path, out: Path, kind: str | None, ov
     console.result(f"checkpoint: {out}")
     if imported.missing:
         console.warn(f"no weights for {', '.join(imported.missing)}: it can begin a training, no more")
-        console.say(f"next: skelfit train train-hsmr --checkpoint {out} --shards DIR --out DIR")
+        options = ("--checkpoint", out, "--shards", "DIR", "--out", "DIR")
+        console.say(next_command("train", "train-hsmr", *options))
     else:
-        console.say(f"next: skelfit predict {out} IMAGE... --out predictions")
+        console.say(next_command("predict", out, "IMAGE...", "--out", "predictions"))
 
 
 def tars_of(shards: str) -> str:

@@ -33,6 +33,9 @@ from skelfit.verification.verify_folders import SAMPLE, verify
 @click.option("--all", is_flag=True, help="Measure all people.")
 @click.option("--keep", type=OUT_FILE, help="Write which people pass the gates (CSV); measures all people.")
 @click.option(
+    "--ground", type=OUT_FILE, help="Write floor and foot contact of each sequence (CSV), from all frames."
+)
+@click.option(
     "--gate",
     metavar="NAME[=LIMIT]",
     multiple=True,

@@ -22,6 +22,7 @@ from skelfit.conversion.planned_shard import PlannedShard, ShardRun
 from skelfit.conversion.rank import Rank
 from skelfit.errors import OutputError
 from skelfit.images.square_crop import CROP_VERSION
+from skelfit.shards.content_seal import is_broken
 from skelfit.shards.label_vector import LAYOUT_VERSION
 from skelfit.shards.shard_files import (
     SUMMARY_NAME,
@@ -179,10 +180,11 @@ def read_identities(folder: Location, subset: str) -> dict[str, Mapping[str, Any
 def _identity_of(files: ShardFiles) -> dict[str, Any] | None:
     try:
         # Nothing else of the marker: one that another version of skelfit wrote may be of another form.
-        identity = read_json(files.marker).get("identity")
+        content = read_json(files.marker)
     except ShardError:
         return None
-    return identity if isinstance(identity, dict) else None
+    identity = content.get("identity")
+    return identity if isinstance(identity, dict) and not is_broken(content) else None
 
 
 def pending(

@@ -14,6 +14,7 @@ from skelfit.conversion.planned_shard import PlannedShard, ShardRun
 from skelfit.conversion.run_lock import read_records
 from skelfit.conversion.shard_outcome import ShardResult
 from skelfit.labels.filters import active_filters
+from skelfit.shards.content_seal import sealed
 from skelfit.shards.label_vector import schema
 from skelfit.shards.row_statistics import Summary
 from skelfit.shards.shard_files import (
@@ -21,7 +22,6 @@ from skelfit.shards.shard_files import (
     SUMMARY_NAME,
 )
 from skelfit.shards.shard_reader import read_marker, read_rows
-from skelfit.shards.shard_writer import sealed
 from skelfit.storage.hashed_write import write_json
 from skelfit.storage.locations import Location, location_of, side_by_side
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
-from skelfit.errors import OutputError
 from skelfit.exports.animation_files.motion_files import BvhFiles, GlbFiles
-from skelfit.exports.exported_bodies import ExportedBodies, check_models
-from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult, selected_people
+from skelfit.exports.exported_bodies import ExportedBodies, check_models, coordinates_of, gravity_text
+from skelfit.exports.exporter import (
+    Exporter,
+    ExportOptions,
+    ExportResult,
+    known_people,
+    plural,
+    selected_people,
+)
 from skelfit.exports.mesh_files import DEFAULT_LIMIT
-from skelfit.exports.motions import frame_rate, motions_of, unused_name
+from skelfit.exports.motions import assumed_rate_text, frame_rate, known_rate, motions_of, unused_name
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun, Person
 from skelfit.storage.hashed_write import write_atomically
@@ -39,20 +46,29 @@ class AnimationExporter(Exporter):
         """Write the files into the folder `out`. Raises OutputError for an unknown key."""
         models = options.required_models()
         check_models(run, models)
+        motions = known_people(_people_in_time(run, options, self.count(run, options)), options)
         prepare_folder(out, options.overwrite)
-        made, files, people, assumed = self.form(ExportedBodies(models)), list[str](), 0, 0
-        used: set[str] = set()
-        for wanted, frames in _people_in_time(run, options, self.count(run, options)):
+        bodies = ExportedBodies(models)
+        made, files, people, assumed = self.form(bodies), list[str](), 0, 0
+        used, floors, gravity = set[str](), dict[str, dict[str, Any]](), dict[str, str]()
+        for wanted, frames in motions:
             name = unused_name(wanted, used)
             files.append(name + self.endings[0])
-            content = made.content(name, frames, frame_rate(frames[0], options.frame_rate))
+            ground = None
+            if len(frames) > 1:
+                ground = bodies.ground(frames, known_rate(frames[0], options.frame_rate))
+                floors[name] = ground.summary()
+            coordinates = coordinates_of(frames[0])
+            gravity[coordinates] = gravity_text(coordinates)
+            content = made.content(name, frames, frame_rate(frames[0], options.frame_rate), ground)
             write_atomically(out / files[-1], lambda stream, data=content: stream.write(data))  # type: ignore[misc]
             people, assumed = people + len(frames), assumed + _assumes_rate(frames, options)
             options.step(len(frames))
-        write_record(out, run, self.name, files)
-        notes = [f"{people} people in {len(files)} files in {out} ({self.endings[0]}, metres, y up)"]
+        write_record(out, run, self.name, files, gravity=gravity, floors=floors)
+        counted = f"{plural(people, 'person', 'people')} in {plural(len(files), 'file')}"
+        notes = [f"{counted} in {out} ({self.endings[0]}, metres, y up)"]
         if assumed:
-            notes.append(f"  {assumed} of them without a frame rate: the fit's is taken (--frame-rate)")
+            notes.append(assumed_rate_text(assumed))
         if not options.keys and options.limit is None and people < run.rows_out:
             text = (
                 f"  of people in no sequence, the first {DEFAULT_LIMIT}; others with --limit N or --key KEY"
@@ -77,19 +93,7 @@ def _people_in_time(
             yield from ((person.key, [person]) for person in chosen)
         else:
             for _, frames in groupby(people, lambda person: str(person.meta["skel_gender"])):
-                yield name, _in_order(list(frames))
-
-
-def _in_order(people: Sequence[Person]) -> list[Person]:
-    """The frames of a sequence in the order of time. Raises OutputError if one is there twice."""
-    ordered = sorted(people, key=lambda person: int(person.meta["frame"]))
-    for before, after in zip(ordered, ordered[1:], strict=False):
-        if before.meta["frame"] == after.meta["frame"]:
-            raise OutputError(
-                f"{after.meta['label_file']}, sequence {after.meta['sequence']}: expected each frame once, "
-                f"found frame {after.meta['frame']} as {before.key} and {after.key}"
-            )
-    return ordered
+                yield name, list(frames)
 
 
 def _assumes_rate(people: Sequence[Person], options: ExportOptions) -> bool:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from skelfit.bodies.model_set import ModelSet, make_model_set
 from skelfit.bodies.skel import SkelModel, corrective_feature, skinning_transforms
-from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP
+from skelfit.bodies.world_axes import Y_UP_FROM_Z_UP, up_axis
 from skelfit.errors import ModelError
 from skelfit.shards.finished_run import FinishedRun, Person
+from skelfit.verification.measures.sequence_ground import SequenceGround, measure_ground
+from skelfit.verification.measures.sole_poser import SolePoser
 
 Array = NDArray[np.float64]
 
@@ -32,6 +34,18 @@ GROUND_TEXT = {
     "world_z_up": "x = -y, y = z (up), z = -x of the labels' world, whose z is up",
     "unknown": "x = z, y = y (up), z = -x of the labels' frame, whose y is taken to be up",
 }
+
+# All files that are written have y up, and gravity along -y.
+GRAVITY_KNOWN = "along -y: the labels are in a world with an axis up"
+GRAVITY_ASSUMED = {
+    "camera": "not known: taken to be along -y, as if the camera were level",
+    "unknown": "not known: taken to be along -y, as if y were up in the labels",
+}
+
+
+def gravity_text(coordinates: str) -> str:
+    """How gravity in a file follows from the coordinates of its labels, a key of GROUND_AXES."""
+    return GRAVITY_KNOWN if up_axis(coordinates) is not None else GRAVITY_ASSUMED[coordinates]
 
 
 def coordinates_of(person: Person) -> str:
@@ -68,6 +82,18 @@ class ExportedBodies:
     def __init__(self, models: ModelSet) -> None:
         self.models = models
         self._skel: dict[str, SkelModel] = {}
+        self._soles: dict[str, SolePoser] = {}
+
+    def ground(self, people: Sequence[Person], rate: float | None) -> SequenceGround:
+        """The ground under the frames of a sequence, of one gender of SKEL; rate in Hz, if known."""
+        gender = str(people[0].meta["skel_gender"])
+        if gender not in self._soles:
+            self._soles[gender] = SolePoser(self.skel(gender))
+        frames = np.array([int(person.meta["frame"]) for person in people], np.int64)
+        names = ("skel_betas", "skel_poses", "skel_trans")
+        parameters = (np.array([person.fields[name] for person in people]) for name in names)
+        tracks = self._soles[gender].tracks(frames, *parameters)
+        return measure_ground(tracks, rate, str(people[0].meta["coordinates"]))
 
     def skel(self, gender: str) -> SkelModel:
         """SKEL of a gender. Raises ModelError when there is none."""

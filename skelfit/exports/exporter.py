@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.errors import OutputError
 from skelfit.shards.finished_run import FinishedRun, Person, Step, no_step
 from skelfit.storage.locations import Location
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,15 @@ def selected_people(run: FinishedRun, keys: tuple[str, ...], count: int) -> Iter
         if people == count:
             break
     if missing:
-        raise OutputError(
-            f"{run.folder}: expected a person with the key {min(missing)}, found none ({len(missing)} keys missing)"
-        )
+        more = f" (nor for {len(missing) - 1} more keys)" if len(missing) > 1 else ""
+        raise OutputError(f"{run.folder}: expected a person with the key {min(missing)}, found none{more}")
+
+
+def known_people(motions: Iterator[T], options: ExportOptions) -> Iterable[T]:
+    """The motions of an export; where keys are given, all are there before anything is written or removed."""
+    return list(motions) if options.keys else motions
+
+
+def plural(count: int, one: str, several: str = "") -> str:
+    """A number of things: '1 file', '2 files'."""
+    return f"{count} {one if count == 1 else several or one + 's'}"

@@ -6,21 +6,40 @@ a row for each person, and then no model: docs/opensim.md.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from skelfit.bodies.dofs import SKEL_JOINT_NAMES
+from skelfit.bodies.world_axes import up_axis
 from skelfit.exports.exported_bodies import (
     GROUND_TEXT,
     Array,
     ExportedBodies,
     check_models,
+    gravity_text,
 )
-from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult, selected_people
+from skelfit.exports.exporter import (
+    Exporter,
+    ExportOptions,
+    ExportResult,
+    known_people,
+    plural,
+    selected_people,
+)
+from skelfit.exports.ground_files import contacts_text, events_text
 from skelfit.exports.mesh_files import write_mesh
-from skelfit.exports.motions import TIME_STEP, frame_rate, motions_of, unused_name
+from skelfit.exports.motions import (
+    TIME_STEP,
+    assumed_rate_text,
+    frame_rate,
+    known_rate,
+    motions_of,
+    unused_name,
+)
 from skelfit.exports.opensim_files.angle_page import page_text
 from skelfit.exports.opensim_files.motion import (
     AXIS_NAMES,
@@ -36,6 +55,7 @@ from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun, Person
 from skelfit.storage.hashed_write import write_atomically
 from skelfit.storage.locations import Location
+from skelfit.verification.measures.sequence_ground import SequenceGround
 
 
 class OpenSimExporter(Exporter):
@@ -55,13 +75,23 @@ class OpenSimExporter(Exporter):
         """Write the files into the folder `out`. Raises OutputError for an unknown key."""
         models = options.required_models()
         check_models(run, models)
+        chosen = known_people(self._motions(run, options), options)
         prepare_folder(out, options.overwrite)
         folder, people, motions = _Folder(out, ExportedBodies(models)), 0, 0
-        for name, rows in self._motions(run, options):
-            folder.add(name, rows, frame_rate(rows[0], options.frame_rate))
+        for name, rows in chosen:
+            folder.add(name, rows, options.frame_rate)
             people, motions = people + len(rows), motions + 1
             options.step(len(rows))
-        write_record(out, run, self.name, folder.files, time_step=TIME_STEP, ground=GROUND_TEXT)
+        write_record(
+            out,
+            run,
+            self.name,
+            folder.files,
+            time_step=TIME_STEP,
+            ground=GROUND_TEXT,
+            gravity={name: gravity_text(name) for name in sorted(folder.coordinates)},
+            floors=folder.floors,
+        )
         return ExportResult(people, tuple(folder.files), folder.notes(people, motions, options.frame_rate))
 
     def _motions(self, run: FinishedRun, options: ExportOptions) -> Iterator[tuple[str, list[Person]]]:
@@ -83,26 +113,45 @@ class _Folder:
         self._people: dict[tuple[str, bytes], tuple[PersonModel, dict[int, str]]] = {}
         self._with_model: list[str] = []
         self._mean_betas: list[str] = []
+        self._mean_bodies: list[str] = []  # of labels that do not say the person's shape
         self._assumed = 0  # sequences whose labels have no frame rate
+        self.coordinates: set[str] = set()  # of labels
+        self._in_no_world = 0  # sequences under which gravity is not known
+        self.floors: dict[str, dict[str, Any]] = {}  # what is known of the ground under each sequence
 
-    def add(self, wanted: str, people: Sequence[Person], rate: float) -> None:
-        """Write the files of one motion with a rate in Hz."""
+    def add(self, wanted: str, people: Sequence[Person], given_rate: float | None) -> None:
+        """Write the files of one motion; given_rate: Hz, for labels that do not say it."""
         name = unused_name(wanted, self._used)
-        motion = make_motion(name, people, self.bodies, rate)
+        genders = {str(person.meta["skel_gender"]) for person in people}
+        motion = make_motion(name, people, self.bodies, frame_rate(people[0], given_rate))
+        if motion.in_time and len(people) > 1 and len(genders) == 1:
+            ground = self.bodies.ground(people, known_rate(people[0], given_rate))
+            motion = replace(motion, sole_contact=ground)
+            self._add_ground(name, ground)
+        self.coordinates.add(motion.coordinates)
+        self._in_no_world += motion.in_time and up_axis(motion.coordinates) is None
         self._write(f"{name}.mot", mot_text(motion))
         self._write(f"{name}.trc", trc_text(motion))
         self._write(f"{name}-clinical.sto", sto_text(motion))
         self._write(f"{name}.csv", people_text(motion, people))
         if motion.in_time:
-            self._assumed += people[0].meta["frame_rate"] is None
+            self._assumed += len(people) > 1 and people[0].meta["frame_rate"] is None
             self._write(f"{name}-angles.html", page_text(motion))
-        genders = {str(person.meta["skel_gender"]) for person in people}
         betas = np.array([person.fields["skel_betas"] for person in people], np.float64)
         same = bool((betas == betas[0]).all())
         if len(genders) == 1 and (same or motion.in_time):
             self._add_model(motion, genders.pop(), betas[0] if same else betas.mean(0))
+            if not any(person.fields["smpl_betas"].any() for person in people) and people[0].meta["smpl"]:
+                self._mean_bodies.append(name)
             if not same:
                 self._mean_betas.append(name)
+
+    def _add_ground(self, name: str, ground: SequenceGround) -> None:
+        """Write the tables of contacts and events, where a floor is known."""
+        self.floors[name] = ground.summary()
+        if ground.contacts is not None:
+            self._write(f"{name}-contacts.csv", contacts_text(ground))
+            self._write(f"{name}-events.csv", events_text(ground))
 
     def _add_model(self, motion: OpenSimMotion, gender: str, betas: Array) -> None:
         """Write the model of a person of shape betas (10,), and the setups of tools."""
@@ -113,7 +162,8 @@ class _Folder:
             self._people[identity] = replace(model, bones={}), self._write_bones(name, model)
         model, bones = self._people[identity]
         times = float(motion.times[0]), float(motion.times[-1])
-        self._write(f"{name}.osim", model.text(name, bones))
+        floor = None if motion.sole_contact is None else motion.sole_contact.floor
+        self._write(f"{name}.osim", model.text(name, bones, None if floor is None else floor.height))
         tracked = (*CENTER_NAMES, *AXIS_NAMES)
         self._write(f"{name}-ik.xml", ik_text(name, f"{name}.osim", times, tracked, tuple(MARKERS)))
         if motion.in_time:
@@ -135,11 +185,24 @@ class _Folder:
     def notes(self, people: int, motions: int, given_rate: float | None) -> tuple[str, ...]:
         """Lines for the terminal."""
         models = len(self._with_model)
-        lines = [f"{people} people in {motions} motions in {self.out}, {models} of them with a model (.osim)"]
+        counted = f"{plural(people, 'person', 'people')} in {plural(motions, 'motion')} in {self.out}"
+        lines = [f"{counted}, {models} of them with a model (.osim)" if motions > 1 or not models else
+                 f"{counted}, with a model (.osim)"]  # fmt: skip
         if self._assumed and given_rate is None:
+            lines.append(assumed_rate_text(self._assumed))
+        if self._mean_bodies:
+            others = len(self._mean_bodies) - 1
+            more = f" (and those of {plural(others, 'motion')} more)" if others else ""
             lines.append(
-                f"  {self._assumed} of them without a frame rate in the labels: the fit's is taken (--frame-rate)"
+                f"  warning: the labels of {self._mean_bodies[0]}{more} have betas of 0, as of SMPL-X's parameters: "
+                "the model has the mean person's size, not this person's"
             )
+        if self._in_no_world:
+            several = plural(self._in_no_world, "sequence")
+            lines.append(f"  {several} in no world: gravity is not known, and taken to be along -y")
+        if counts := Counter(floor["status"] for floor in self.floors.values()):
+            known = ", ".join(f"{status} {count}" for status, count in sorted(counts.items()))
+            lines.append(f"  floor and contacts of the feet: {known}")
         if self._mean_betas:
             others = len(self._mean_betas) - 1
             more = f" (and of {others} more)" if others else ""

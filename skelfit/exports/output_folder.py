@@ -22,7 +22,8 @@ RECORD_NAME = "export.json"
 def prepare_folder(out: Location, overwrite: bool, record: str = RECORD_NAME) -> None:
     """Make an empty folder; `overwrite` removes the files that the record of an earlier export names, and no others.
 
-    Raises OutputError for a folder that holds files, unless `overwrite` is set, and always for one with shards.
+    Raises OutputError for a folder that holds files, unless `overwrite` is set and it has such a record, and always for
+    one with shards.
     """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: expected a folder, found a file; choose another name")
@@ -44,7 +45,8 @@ def _remove_earlier(out: Location, record: str) -> None:
     except ShardError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return  # no record of ours: files of the same names are replaced, the others stay
+        expected = f"a folder that skelfit wrote, with its {record}"
+        raise OutputError(f"{out}: expected {expected}, found other files; choose another folder")
     for name in (record, *names):
         if ".." not in Path(name).parts and not Path(name).is_absolute():
             remove_file(out / name)

@@ -305,6 +305,7 @@ class PairFitter:
             [
                 *labels, people.rows, self.start_tables, self.body, self.balls,
                 backend.scratch(k.joint_frames.make_joint_frames, groups),
+                backend.scratch(k.smpl_joints.make_smpl_frames, groups),
                 backend.scratch(k.closed_form_start.make_start_scratch, groups),
                 people.transforms, people.coefficients, backend.array(skel_betas), backend.array(q),
             ],

@@ -18,7 +18,7 @@ from skelfit.fitting.backends.skin_tables import SkinPlan
 from skelfit.fitting.backends.variable_tables import JointTree, make_tree, make_variables
 
 if TYPE_CHECKING:
-    from skelfit.config.fit_settings import FitConfig, PassConfig
+    from skelfit.config.fit_settings import FitConfig, PassConfig, SolverConfig
 
 Rows = NDArray[np.int64]
 
@@ -95,18 +95,27 @@ def whole_groups(rows: Rows, lanes: int) -> Rows:
     return np.concatenate((rows, np.repeat(rows[-1:], short))).reshape(-1, lanes)
 
 
-def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float, joint_weight: float) -> Any:
-    """Rules of the solver, for callers to change: steps of the angles, with the model of the Hessian, root fixed."""
-    rules, solver = backend.kernels.objective.StepRules(), config.solver
+def solver_rules(
+    backend: Backend, solver: SolverConfig, steps: int, tolerance: float, max_angle_step: float
+) -> Any:
+    """Rules of the solver without priors and limits: steps of the angles, with the model of the Hessian, root fixed."""
+    rules = backend.kernels.objective.StepRules()
     rules.steps, rules.exact, rules.free_betas, rules.free_root = steps, 0, 0, 0
     rules.branch, rules.pole_point = -1, 0
-    rules.tolerance, rules.joint_weight = tolerance, joint_weight
-    rules.max_angle_step, rules.max_beta_step = config.max_angle_step, solver.max_beta_step
+    rules.tolerance = tolerance
+    rules.max_angle_step, rules.max_beta_step = max_angle_step, solver.max_beta_step
     for name in ("damping", "damping_min", "damping_max", "damping_up", "damping_down", "damping_at_rest"):
         setattr(rules, name, getattr(solver, name))
     rules.noise = solver.noise * _FLOAT_EPS
-    rules.limit_weight, rules.beta_weight = config.limit_weight, config.beta_weight
     rules.turn_weight, rules.move_weight = 0.0, 0.0
+    return rules
+
+
+def make_rules(backend: Backend, config: FitConfig, steps: int, tolerance: float, joint_weight: float) -> Any:
+    """`solver_rules` with the limits and priors of a config, for callers to change."""
+    rules = solver_rules(backend, config.solver, steps, tolerance, config.max_angle_step)
+    rules.joint_weight = joint_weight
+    rules.limit_weight, rules.beta_weight = config.limit_weight, config.beta_weight
     rules.branch_excess = config.branches.beyond
     return rules
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from skelfit.errors import LabelError
 from skelfit.labels.files.array_files import LabelArrays
+from skelfit.storage.surface_files import count_meshes
 
 BodyModel = Literal["SMPL", "SMPL+H", "SMPL-X"]
 BODY_JOINTS = 22  # joints that all three have, first and in the same order
@@ -102,6 +103,8 @@ def explain_mesh_error(arrays: LabelArrays, error: LabelError, key: str) -> Labe
     shape = arrays.raw(key, error.expected).shape
     if len(shape) != 3 or shape[2] != 3:
         return error
+    if parts := count_meshes(arrays.path):
+        return arrays.error(key, error.expected, f"{error.found}: {parts}; export the person's skin alone")
     model = _MESHES.get(shape[1], "another topology")
     actual = f"{error.found}: meshes of {model}, which have to be brought into SMPL's topology first"
     if model not in _NO_BODY:

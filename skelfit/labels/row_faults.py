@@ -31,7 +31,7 @@ class RowFaults:
 
     def texts(self) -> list[str]:
         """One text per row; '' for a good one."""
-        return ["; ".join(faults) for faults in self._reasons]
+        return ["; ".join(dict.fromkeys(faults)) for faults in self._reasons]
 
     def check_finite(
         self, numbers: Mapping[str, NDArray[np.floating]], source_keys: Mapping[str, str]

@@ -31,6 +31,8 @@ _EXTENT_PX = 4.0  # below it, keypoints are relative to an image or a box, or al
 _PX200_MOST, _PX_LEAST = 10.0, 40.0  # without keypoints: 2000 px is a large box, 40 px a small one
 _LENGTHS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
 _EXTENT = (0.4, 2.6)  # m, of a person in any pose
+_FASTEST = 30.0  # m/s, of a person who is not in a vehicle; in cm, one who walks has 130
+_USUAL_RATE = 30.0  # Hz, where a file has no rate
 _SAMPLE_ROWS = 1000  # rows that an inference looks at
 
 
@@ -62,7 +64,10 @@ def read_rotations(
     reason and axis-angles of 0.
     """
     shapes = list(dict.fromkeys(shape for j in joints for shape in rotation_shapes(j)))
-    value: Array = arrays.numbers(key, *shapes, dtype=np.float64)
+    count_text = " or ".join(map(str, joints))
+    forms = "(N, J, 3), (N, J, 3, 3) or (N, J, 6), or as many numbers (N, ...)"
+    expected = f"rotations of {count_text} joint{'s' * (joints != (1,))} (J): {forms}"
+    value: Array = arrays.numbers(key, *shapes, dtype=np.float64, expected=expected)
     count = next(j for j in joints if value.shape[1:] in rotation_shapes(j))
     size = math.prod(value.shape[1:]) // count
     read = count
@@ -217,6 +222,23 @@ def _scale_unit(arrays: LabelArrays, key: str, scale: FloatArray, gtkps: FloatAr
     if typical >= _PX_LEAST:
         return "px", f"half of them over {typical:.3g}"
     raise arrays.error(key, expected, f"{typical:.3g} in half the rows, and no keypoints; {advice}")
+
+
+def note_fast_translation(
+    key: str, transl: Array, frames: NDArray[np.int64], rate: float | None
+) -> list[str]:
+    """The note on translations (T,3) of a person at frames (T,), if they can hardly be in metres; rate in Hz."""
+    if len(transl) < 2:
+        return []
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.linalg.norm(np.diff(transl, axis=0), axis=1) / np.diff(frames)
+    steps = steps[np.isfinite(steps)]
+    speed = float(np.median(steps)) * (rate or _USUAL_RATE) if len(steps) else 0.0
+    if speed <= _FASTEST:
+        return []
+    return [
+        f"warning: '{key}': people move at {speed:.0f} m/s (in half of the frames or more); is it in metres?"
+    ]
 
 
 def to_metres(

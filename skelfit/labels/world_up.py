@@ -94,6 +94,18 @@ def notes_on_up(upright: tuple[float, float, float], rows: int, options: ReadOpt
     return [f"{assumption}: the people do not tell"]
 
 
+def note_head_down(pose: FloatArray, key: str) -> list[str]:
+    """The note on poses (N,24,3) of a world whose y is known to be up, if people stand upside down in it."""
+    directions = trunk_over_limbs(pose)
+    x, y, z = directions.sum(0).tolist()
+    if not _is_y_down((x, y, z), int(directions.any(1).sum())):
+        return []
+    return [
+        f"warning: '{key}': people's trunks are below their limbs along y, which is up in such files: "
+        "do they stand on their hands, or did something turn the world?"
+    ]
+
+
 def check_up(path: Path, options: ReadOptions, about: LabelProperties, rows: int) -> None:
     """Raise LabelError where labels must be rotated but neither an option nor the poses tell which axis is up."""
     if options.up is None or options.labels_up is not None or not rows:

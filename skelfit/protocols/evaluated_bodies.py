@@ -16,6 +16,7 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.errors import ModelError
 from skelfit.protocols.protocol import Points
+from skelfit.storage.command_lines import command
 from skelfit.verification.measures.posed_bodies import Regressor, make_regressor
 
 Array = NDArray[np.float64]
@@ -94,7 +95,7 @@ class EvaluatedBodies:
         if points == "smpl24":
             return self.models.smpl_of("neutral").J_regressor
         if self.models.keypoints44 is None:
-            how = f"skelfit models import --keypoints SMPL_to_J19.pkl --out {self.models.source}"
+            how = command("models", "import", "--keypoints", "SMPL_to_J19.pkl", "--out", self.models.source)
             expected = f"a regressor of the 44 keypoints (bring it with: {how})"
             raise ModelError(self.models.source, KEYPOINTS_NAME, expected, "no such file")
         return self.models.keypoints44

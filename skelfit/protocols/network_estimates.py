@@ -133,8 +133,4 @@ def _stages(predictor: Predictor) -> tuple[str, ...]:
     side, middle = predictor.network.backbone.crop, _SIDE / 2
     camera = PhotoCamera(_SIDE, _SIDE, middle, middle)
     blank = CropInput(np.zeros((side, side, 3), np.uint8), Square(middle, middle, _SIDE), camera)
-    count = len(predictor.estimates([blank]))
-    if count == 1:
-        return ("estimate",)
-    first = ["encoder"] if count == predictor.network.config.layers + 1 else []
-    return (*first, *(f"layer {i + 1}" for i in range(count - len(first))))
+    return predictor.estimate_names(len(predictor.estimates([blank])))

@@ -12,7 +12,7 @@ All may have `cam_int`, px.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.errors import LabelError, ModelError
+from skelfit.errors import LabelError
 from skelfit.labels.files.array_files import LabelArrays, open_label_file
 from skelfit.labels.row_faults import RowFaults
 from skelfit.protocols.protocol import Layout, Protocol
-from skelfit.storage.npz_entries import read_entries
-from skelfit.storage.unpickle import as_array, as_mapping
 
 Array = NDArray[np.float64]
 OPENPOSE, EXTRA = 25, 19
@@ -130,27 +128,19 @@ def _moyo(arrays: LabelArrays, protocol: Protocol) -> PublishedLabels:
 
 
 def _smpl_entry(arrays: LabelArrays, rows: int) -> tuple[Array, Array]:
-    """Poses (N,24,3) and betas (N,10) of the dictionary `smpl`, which is an object and is read without running it."""
-    expected = "a dictionary of global_orient, body_pose and betas"
-    # A dictionary that can be read is not a key of the arrays: its entries are.
-    if arrays.kind != "npz" or not ("smpl" in arrays or "smpl" in (arrays.tree or ())):
-        actual = f"no such key; the file has {arrays.list_keys()}" if arrays.kind == "npz" else arrays.kind
-        raise arrays.error("smpl", expected, actual)
-    try:
-        entries = as_mapping(read_entries(arrays.path, ["smpl"])["smpl"])
-    except ModelError as error:
-        raise arrays.error("smpl", error.expected, error.found) from None
-    except ValueError as error:
-        raise arrays.error("smpl", expected, str(error)) from None
-    parts = []
-    for key, numbers in (("global_orient", 3), ("body_pose", 69), ("betas", 10)):
-        if key not in entries:
-            raise arrays.error(f"smpl.{key}", expected, f"the keys {', '.join(entries) or 'none'}")
-        try:
-            parts.append(np.asarray(as_array(entries[key]), np.float64).reshape(rows, numbers))
-        except (ValueError, TypeError) as error:
-            raise arrays.error(f"smpl.{key}", f"{rows} rows of {numbers} numbers", str(error)) from None
-    return np.concatenate(parts[:2], 1).reshape(rows, 24, 3), parts[2]
+    """Poses (N,24,3) and betas (N,10) of the dictionary `smpl`."""
+    entry = arrays.tree.get("smpl") if isinstance(arrays.tree, Mapping) else None
+    if not isinstance(entry, Mapping):
+        expected = "a dictionary of global_orient, body_pose and betas"
+        arrays.raw("smpl", expected)  # says why it is none that can be read
+        raise arrays.error("smpl", expected, "an array of numbers or texts")
+    smpl = arrays.part(entry, "smpl.")
+    orient = _numbers(smpl, "global_orient", (3,), (1, 3)).reshape(-1, 3)
+    pose = np.concatenate((orient, _numbers(smpl, "body_pose", (69,), (23, 3)).reshape(-1, 69)), 1)
+    betas = _numbers(smpl, "betas", (10,))
+    if len(betas) != rows:
+        raise arrays.error("smpl", f"{rows} rows, as many as 'img_paths' has", f"{len(betas)} rows")
+    return pose.reshape(rows, 24, 3), betas
 
 
 _READERS: dict[Layout, Callable[[LabelArrays, Protocol], PublishedLabels]] = {

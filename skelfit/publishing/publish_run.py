@@ -22,6 +22,7 @@ from skelfit.shards.finished_run import FinishedRun, open_run
 from skelfit.shards.shard_files import SUMMARY_NAME, ShardError
 from skelfit.shards.shard_reader import read_json
 from skelfit.storage.checked_arguments import local_path_or_none, location_argument, location_or_none
+from skelfit.storage.command_lines import command, next_command
 from skelfit.storage.hashed_write import FileRecord
 from skelfit.storage.locations import Location, Place
 from skelfit.verification.report.report_data import GOOD
@@ -119,7 +120,11 @@ def _checked_run(job: _Job) -> FinishedRun:
     report = verify(folder, sample=0, workers=job.workers, progress=quiet).report
     if report["verdict"] != GOOD:
         damage = report["integrity"]["damage"]
-        more = "" if len(damage) == 1 else f"; {len(damage) - 1} more: skelfit verify {folder} --sample 0"
+        more = (
+            ""
+            if len(damage) == 1
+            else f"; {len(damage) - 1} more: {command('verify', folder, '--sample', 0)}"
+        )
         raise ShardError(folder, None, "a finished run that is whole", f"{damage[0]['message']}{more}")
     run = open_run(folder)
     check_size(run)
@@ -158,7 +163,7 @@ def _dry_run(job: _Job, out: Path, overwrite: bool) -> PublishedDataset:
     for line in _listing(made):
         job.reporter.say(line)
     job.reporter.say(f"{result.people} people in {len(result.files)} files in {out}; nothing was sent")
-    job.reporter.say(f"next: skelfit publish {job.folder} {job.address}")
+    job.reporter.say(next_command("publish", job.folder, job.address))
     return result
 
 

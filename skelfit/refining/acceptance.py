@@ -29,6 +29,12 @@ class RefinementMeasures:
         Array  # (N,) mean distance of the new skin from the label's, both with their middles in one place
     )
     shift: Array  # (N,) way from the old place, as a share of the old distance from the camera
+    depth_m: Array  # (N,2) of the person
+    focal_px: Array  # (N,2)
+    estimated: NDArray[np.bool_]  # (N,) whether the camera was estimated
+    chain: NDArray[
+        np.int64
+    ]  # (N,) the sequence with which a person was refined as one problem; -1: by itself
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Refinement:
     status: str  # of REFINEMENTS
     reason: str  # why it keeps what it had, with the figures that were refused; '' for a refined one
     seen: int | None
+    camera: str | None  # of CAMERAS, for a refined person
     before: dict[str, float | None] | None  # measures of what it had; None where there is no person
     after: dict[str, float | None] | None  # of what it has now
     moved_mm: float | None  # of a refined person, from the label
@@ -55,7 +62,7 @@ class Refinement:
 
 def without_person() -> Refinement:
     """That of a row without a sample."""
-    return Refinement(row_status.NO_PERSON, "", None, None, None, None, None)
+    return Refinement(row_status.NO_PERSON, "", None, None, None, None, None, None)
 
 
 def judge_refinements(
@@ -82,12 +89,14 @@ def _faults(m: RefinementMeasures, accept: AcceptConfig) -> Iterator[_RefusedRow
     def change(values: Array, digits: int) -> Callable[[int], str]:
         return lambda i: f"{values[i, 0]:.{digits}f} before, {values[i, 1]:.{digits}f} after"
 
+    together = _mean_of_sequences(m.reprojection, m.chain)
     with np.errstate(invalid="ignore"):  # infinite of who is behind the camera
-        closer, gain = change(m.reprojection, 4), m.reprojection[:, 0] - m.reprojection[:, 1]
+        closer, gain = change(together, 4), together[:, 0] - together[:, 1]
     yield _RefusedRows(
         row_status.NOT_CLOSER,
-        ~((gain > 0) & (gain >= accept.least_gain)),
-        lambda i: f"reprojection {closer(i)}",
+        # To have a camera is a gain.
+        ~np.where(m.estimated, gain >= 0, (gain > 0) & (gain >= accept.least_gain)),
+        lambda i: f"reprojection {'of the sequence ' if m.chain[i] >= 0 else ''}{closer(i)}",
     )
     excess = change(m.limit_deg, 2)
     yield _RefusedRows(
@@ -111,6 +120,15 @@ def _faults(m: RefinementMeasures, accept: AcceptConfig) -> Iterator[_RefusedRow
     )
 
 
+def _mean_of_sequences(pairs: Array, chain: NDArray[np.int64]) -> Array:
+    """Pairs (N,2), means where frames were refined as one problem: ties keep the noise of single ones out."""
+    means = pairs.copy()
+    for number in np.unique(chain[chain >= 0]):
+        rows = chain == number
+        means[rows] = pairs[rows].mean(0)
+    return means
+
+
 def _refinement(m: RefinementMeasures, i: int, status: str, reason: str) -> Refinement:
     """That of a person; what is refused leaves the measures as they were."""
     accepted = status == row_status.REFINED
@@ -119,7 +137,8 @@ def _refinement(m: RefinementMeasures, i: int, status: str, reason: str) -> Refi
         for k in (0, int(accepted))
     )
     moved, shift = (_rounded(x[i]) if accepted else None for x in (m.moved_mm, m.shift))
-    return Refinement(status, reason, int(m.seen[i]), before, after, moved, shift)
+    camera = (row_status.ESTIMATED if m.estimated[i] else row_status.GIVEN) if accepted else None
+    return Refinement(status, reason, int(m.seen[i]), camera, before, after, moved, shift)
 
 
 def _rounded(value: float) -> float | None:

@@ -54,6 +54,7 @@ class Candidates:
             ("skel_trans", refined.transl),
         ):
             new[name][rows] = x.numpy()[rows]
+        self._take_cameras(rows & result.prior_focal.isfinite().numpy(), result)
         sequences: dict[str, list[int]] = {}
         for i, meta in enumerate(self.shard.metas):
             if meta["sequence"] is not None:
@@ -61,6 +62,15 @@ class Candidates:
         for frames in sequences.values():
             if rows[frames].any():
                 new["skel_poses"][frames] = make_continuous(new["skel_poses"][frames])
+
+    def _take_cameras(self, rows: NDArray[np.bool_], result: RefinementResult) -> None:
+        """Put estimated cameras in their places; the label's own body and points move along with the person."""
+        old, new = self._old, self._new
+        new["cam_int"][rows] = result.cam_int.numpy()[rows]
+        way = (new["skel_trans"] - old["skel_trans"])[rows]
+        new["smpl_trans"][rows] += way
+        known = new["keypoints3d"][rows, :, 3:] > 0
+        new["keypoints3d"][rows, :, :3] += np.where(known, way[:, None], 0)
 
     def _measure_skins(self, rows: NDArray[np.int64]) -> None:
         """Errors of new skins, how far they are from the labels', and 3D keypoints where these are of the fit."""
@@ -87,9 +97,16 @@ class Candidates:
         excess = partial(_excess_deg, self.shard)
         # Also of those that the solver did not look at.
         confidence = fitted_confidence(old["gtkps"][..., 2], self.shard.task.run.job.refine)
-        move = np.linalg.norm(new["skel_trans"].astype(np.float64) - old["skel_trans"], axis=1)
+        focal = np.stack([x["cam_int"][:, 0, 0].astype(np.float64) for x in (old, new)], 1)
+        prior = result.prior_focal.double().numpy()
+        begin, end = result.begin.double().numpy(), new["skel_trans"].astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            shift = move / np.linalg.norm(old["skel_trans"].astype(np.float64), axis=1)
+            # An estimated focal length moves a person along the axis without a change in the picture.
+            end[:, 2] /= np.where(np.isfinite(prior) & (focal[:, 1] > 0), focal[:, 1] / prior, 1.0)
+            shift = np.linalg.norm(end - begin, axis=1) / np.linalg.norm(begin, axis=1)
+        placed = np.array([meta["coordinates"] == "camera" for meta in self.shard.metas], bool)
+        depth = np.stack([x["skel_trans"][:, 2].astype(np.float64) for x in (old, new)], 1)
+        depth[:, 0] = np.where(placed, depth[:, 0], np.nan)
         return RefinementMeasures(
             seen=(confidence > 0).sum(1),
             px=result.reprojection_px.double().numpy(),
@@ -98,6 +115,10 @@ class Candidates:
             max_abs_beta=np.stack([np.abs(x["skel_betas"].astype(float)).max(1) for x in (old, new)], 1),
             moved_mm=self._moved,
             shift=shift,
+            depth_m=depth,
+            focal_px=np.where(focal > 0, focal, np.nan),
+            estimated=np.isfinite(prior),
+            chain=result.chain.numpy(),
         )
 
 

@@ -23,7 +23,7 @@ from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles
 from skelfit.storage.locations import address_of, location_of
 
 # The version of all that turns a sample into a refined one: raise it as ALGORITHM_VERSION of a conversion.
-REFINEMENT_VERSION = 1
+REFINEMENT_VERSION = 2
 REFINED = "refined"  # the part of an identity that names the refinement
 
 

@@ -20,7 +20,7 @@ from skelfit.refining.refine_run import RefineTask
 from skelfit.refining.source_shard import SourceShard
 from skelfit.shards.label_vector import FloatArray, unpack
 from skelfit.shards.row_statistics import round_mm
-from skelfit.shards.row_status import LIMIT_VIOLATION, OK, PUBLISHED
+from skelfit.shards.row_status import ESTIMATED, LIMIT_VIOLATION, OK, PUBLISHED
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_members
 from skelfit.shards.shard_schema import ShardRow, ShardSample
@@ -63,7 +63,9 @@ class RefinedShard:
             if refinement.accepted:
                 row = _with_label(row, label, self.task.run.identity())
             image = next((ending for ending in content if ending not in _OWN), "")
-            changes = {"status": row.status, "refinement": row.refinement}
+            changes: dict[str, Any] = {"status": row.status, "refinement": row.refinement}
+            if refinement.camera == ESTIMATED:
+                changes |= {"camera": True, "coordinates": "camera"}
             yield row, ShardSample(row.key, label, {**meta, **changes}, content.get(image), image)
 
 

@@ -1,18 +1,19 @@
 """The stages of shards that are refined: they are read, their people refined together, and each is judged.
 
-No result depends on the people beside it, so shards have the same bytes as when each is refined by itself. What is
-measured afterwards is measured shard by shard, in one thread: sums of matrix products may depend on how many there are.
+No result depends on the people beside it, but for the frames of a sequence, which no shard cuts. So shards have the
+same bytes as when each is refined by itself. What is measured afterwards is measured shard by shard, in one thread:
+sums of matrix products may depend on how many there are.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,11 +35,14 @@ from skelfit.fitting.refinement.refinement_problem import (
 from skelfit.fitting.refinement.refiner import Refiner
 from skelfit.refining.acceptance import judge_refinements
 from skelfit.refining.candidates import Candidates
+from skelfit.refining.frame_times import frames_of
 from skelfit.refining.refine_run import REFINEMENT_VERSION, RefineRun, RefineTask
 from skelfit.refining.refined_samples import RefinedShard
 from skelfit.refining.source_shard import SourceShard, read_source
 from skelfit.shards.label_vector import FloatArray, unpack
 from skelfit.verification.measures.posed_bodies import BodyModels
+
+_CAMERA_AXES = ("camera_axes", "crop_camera")
 
 
 class PeopleRefiner(Protocol):
@@ -76,8 +80,9 @@ class RefinementStages:
         with stopwatch.phase("preparing"):
             refiner, bodies = self.refiner or _refiner(run), _bodies(run)
             problem = _problem(np.concatenate([shard.labels for shard in shards]), shards)
+            frames = frames_of(shards, run.job.refine.ties.frame_rate)
         with stopwatch.phase("fit"):
-            result = refiner.refine(problem) if len(problem) else None
+            result = refiner.refine(replace(problem, frames=frames)) if len(problem) else None
             return [
                 _judged(shard, part, bodies)
                 for shard, part in zip(shards, _parts(shards, result), strict=True)
@@ -95,18 +100,27 @@ def make_refiner(models: ModelSet, job: RefineJob, device: str) -> Refiner:
 
 
 def _problem(labels: FloatArray, shards: Sequence[SourceShard]) -> RefinementProblem:
-    """The people of some shards. Whose camera is not known has intrinsics of 0."""
+    """The people of some shards. Intrinsics are 0 where the camera is not known; with the size of the image it can be
+    estimated for labels in a camera's axes."""
     metas = [meta for shard in shards for meta in shard.metas]
     part = {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in unpack(labels).items()}
     known = torch.tensor(
         [meta["camera"] and meta["coordinates"] == "camera" for meta in metas], dtype=torch.bool
     )
+    sizes = [meta["image_size"] if _can_be_placed(meta) else None for meta in metas]
     return RefinementProblem(
         start=BodyParameters(part["skel_poses"], part["skel_betas"], part["skel_trans"]),
         female=torch.tensor([meta["skel_gender"] == "female" for meta in metas], dtype=torch.bool),
         keypoints2d=part["gtkps"],
         cam_int=part["cam_int"] * known[:, None, None],
+        image_size=torch.tensor([size or (0, 0) for size in sizes], dtype=torch.float32).reshape(-1, 2),
     )
+
+
+def _can_be_placed(meta: Mapping[str, Any]) -> bool:
+    """Whether a person can be placed before an estimated camera: the axes are a camera's, and it is not known."""
+    coordinates = meta["coordinates"]
+    return coordinates == "camera" or (coordinates in _CAMERA_AXES and not meta["camera"])
 
 
 def _parts(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelfit.shards.row_status import FILTERED, IMAGE_KINDS, PAIRED_MEASURES, PUBLISHED, REFINEMENTS
+from skelfit.shards.row_status import CAMERAS, FILTERED, IMAGE_KINDS, PAIRED_MEASURES, PUBLISHED, REFINEMENTS
 
 UNITS_PER_MM = 10_000
 _ROWS_AT_A_TIME = 1000
@@ -88,6 +88,7 @@ class Summary:
     refinements: Counter[str] = field(
         default_factory=Counter
     )  # of REFINEMENTS, of the rows of refined shards
+    cameras: Counter[str] = field(default_factory=Counter)  # of CAMERAS, of refined people
     refined: dict[str, Distribution] = field(default_factory=dict)  # PAIRED_MEASURES before and after
 
     @classmethod
@@ -122,6 +123,7 @@ class Summary:
 
     def _count_refinements(self, refinements: list[Mapping[str, Any]]) -> None:
         self.refinements.update(_column(refinements, "status"))
+        self.cameras.update(camera for camera in _column(refinements, "camera") if camera is not None)
         for when in ("before", "after"):
             measured = [one[when] for one in refinements if one[when] is not None]
             for measure in PAIRED_MEASURES if measured else ():
@@ -146,6 +148,7 @@ class Summary:
             self.skel_genders + other.skel_genders,
             _merged(self.betas, other.betas),
             self.refinements + other.refinements,
+            self.cameras + other.cameras,
             _merged(self.refined, other.refined),
         )
 
@@ -164,6 +167,7 @@ class Summary:
         if self.refinements:  # the summary of other runs stays as it was
             content["refinement"] = {
                 "statuses": {name: self.refinements[name] for name in REFINEMENTS if self.refinements[name]},
+                "cameras": {name: self.cameras[name] for name in CAMERAS if self.cameras[name]},
                 **{
                     measure: {
                         when: self.refined[f"{measure} {when}"].to_json() for when in ("before", "after")

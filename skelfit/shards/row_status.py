@@ -22,16 +22,20 @@ FAR_FROM_LABEL = "far_from_label"  # the person would leave the label's neighbou
 FEW_KEYPOINTS = "few_keypoints"  # too few keypoints are seen
 BEHIND_CAMERA = "behind_camera"  # a keypoint of the person is behind the camera
 SWAPPED = "swapped"  # the given keypoints seem to have left and right exchanged
-NO_CAMERA = "no_camera"  # the camera or its intrinsics are not known
+NO_CAMERA = "no_camera"  # the camera is not known, and cannot be estimated
+UNLIKELY_FOCAL = "unlikely_focal"  # the estimated focal length ends at an end of its range
 NOT_FINITE = "not_finite"  # of the seen keypoints, the camera or the parameters
 NO_SMPL = "no_smpl"  # a mesh came in, whose neighbourhood the shards do not tell
 NO_PERSON = "no_person"  # the row is not published
 REFINEMENTS = (
     *(REFINED, UNCHANGED, NOT_CLOSER, MORE_VIOLATION, LARGER_BETAS, FAR_FROM_LABEL, FEW_KEYPOINTS),
-    *(BEHIND_CAMERA, SWAPPED, NO_CAMERA, NOT_FINITE, NO_SMPL, NO_PERSON),
+    *(BEHIND_CAMERA, SWAPPED, NO_CAMERA, UNLIKELY_FOCAL, NOT_FINITE, NO_SMPL, NO_PERSON),
 )
-# What is measured before and after: distance of the keypoints, angles beyond their limits, betas. See shards/README.md.
-PAIRED_MEASURES = ("px", "reprojection", "limit_deg", "max_abs_beta")
+# What is measured before and after: distance of the keypoints, angles beyond their limits, betas, the depth of the
+# person and the focal length that it goes with. See shards/README.md.
+PAIRED_MEASURES = ("px", "reprojection", "limit_deg", "max_abs_beta", "depth_m", "focal_px")
+GIVEN, ESTIMATED = "given", "estimated"  # what the camera of a refined person is
+CAMERAS = (GIVEN, ESTIMATED)
 IMAGE_KINDS = ("found", "missing", "unreadable", "damaged", "too_large", "no_crop", "unknown_pixels")
 
 

@@ -6,13 +6,14 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import groupby, islice
 from typing import IO, Any
 
 import numpy as np
 
+from skelfit.shards.content_seal import SEAL, is_broken, unsealed
 from skelfit.shards.label_vector import FloatArray
 from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_schema import ShardMarker
@@ -40,6 +41,14 @@ def read_json(path: Location) -> dict[str, Any]:
 def read_marker(files: ShardFiles) -> ShardMarker:
     """The marker of a shard. Raises ShardError when it is missing or damaged."""
     content = read_json(files.marker)
+    if is_broken(content):
+        raise ShardError(files.marker, SEAL, "the hash of the rest of the marker", "another one")
+    return marker_of(files, content)
+
+
+def marker_of(files: ShardFiles, content: Mapping[str, Any]) -> ShardMarker:
+    """The marker of a shard by what its file holds, whatever its seal says. Raises ShardError."""
+    content = unsealed(content)
     try:
         records = {key: FileRecord(**content[key]) for key in ("tar", "sidecar")}
         marker = ShardMarker(**{**content, **records})

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from skelfit.config.identity import mapping_hash
+from skelfit.shards.content_seal import sealed
 from skelfit.shards.sample_tar import sample_tar
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_schema import ShardMarker, ShardRow, ShardSample
@@ -81,7 +82,7 @@ def write_shard(
         identity=identity,
         labels_sha256=labels_sha256,
     )
-    write_json(files.marker, asdict(marker))
+    write_json(files.marker, sealed(asdict(marker)))
     return marker
 
 
@@ -135,8 +136,3 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
     return header.getvalue()
-
-
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with a hash of all of it as its last key: a summary holds what nothing else on disk tells again."""
-    return {**content, "content_sha256": mapping_hash(content)}

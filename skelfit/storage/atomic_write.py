@@ -11,6 +11,7 @@ from pathlib import Path
 
 from skelfit.errors import OutputError, StoreError
 from skelfit.storage.locations import Location
+from skelfit.storage.path_checks import describe_non_file
 
 
 @contextmanager
@@ -53,6 +54,25 @@ def _uploaded(location: Location) -> Iterator[Path]:
                 raise OutputError(f"cannot be written: {error}") from error
     except OSError as error:
         raise OutputError(f"{location}: cannot be written: {error}") from error
+
+
+def check_writable(path: Location) -> None:
+    """Raise OutputError where a file could not be written: known before the work of which it tells.
+
+    Of a store nothing is known before: only an upload shows it.
+    """
+    if not isinstance(path, Path):
+        return
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    fault = ""
+    if kind := describe_non_file(path):
+        fault = f"it is {kind}"
+    elif not folder.is_dir():
+        fault = f"{folder} is no folder"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        fault = f"no permission to write in {folder}"
+    if fault:
+        raise OutputError(f"{path}: cannot be written: {fault}")
 
 
 def remove_file(path: Location) -> None:

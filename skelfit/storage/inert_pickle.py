@@ -1,37 +1,20 @@
 """A pickle module for `torch.load` that makes tensors and plain containers, and nothing else.
 
-Checkpoints from elsewhere hold objects beside their tensors: configurations (omegaconf, yacs, argparse), numpy's random
-states, paths. Their classes need not be installed here, and nothing of them may run. So every other class or function
-that a file names becomes an `InertObject`, which takes whatever the file does with it and does nothing.
+Files from elsewhere hold objects beside their tensors: configurations (omegaconf, yacs, argparse), random states,
+paths. Arrays of numpy become records that `unpickle.as_array` reads. Every other class or function that a file names
+becomes an `InertObject`, which takes whatever the file does with it and does nothing.
 """
 
 from __future__ import annotations
 
 import pickle
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, Any, cast
 
 from torch._utils import _rebuild_tensor
 
-
-class InertObject:
-    """An object of a file that was not made; `name` is that of its class or function."""
-
-    name = ""
-
-    def __new__(cls, *_: object, **__: object) -> InertObject:
-        return super().__new__(cls)
-
-    def __call__(self, *_: object, **__: object) -> InertObject:
-        return self
-
-    def __setitem__(self, _: object, __: object) -> None:
-        """Entries of dictionaries with a class of their own (yacs)."""
-
-    def append(self, _: object) -> None:
-        """Items of lists with a class of their own."""
-
-    def extend(self, _: object) -> None:
-        """As `append`."""
+from skelfit.storage.inert_object import inert_class
+from skelfit.storage.unpickle import GlobalError, Passive, PassiveUnpickler
 
 
 class _NamedValues(dict[Any, Any]):
@@ -62,22 +45,33 @@ _GLOBALS: dict[str, Any] = {
 _OLD_MODULES = {"__builtin__": "builtins"}
 
 
-# The unpickler in Python: the one in C grows its memo to gigabytes at a damaged index, and sets attributes (BUILD).
-class Unpickler(pickle._Unpickler):
+class Unpickler(PassiveUnpickler):
     """What `torch.load` reads its pickles with, when this module is its pickle_module."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch = dict(PassiveUnpickler.dispatch)
+
+    def __init__(self, stream: IO[bytes], **_: object) -> None:
+        super().__init__(stream, Path(), None)
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a class or function."""
         full = f"{_OLD_MODULES.get(module, module)}.{name}"
-        return _GLOBALS[full] if full in _GLOBALS else type("InertObject", (InertObject,), {"name": full})
+        if full in _GLOBALS:
+            return _GLOBALS[full]
+        try:
+            return super().find_class(module, name)
+        except GlobalError:
+            return inert_class(full)
 
     def load_build(self) -> None:
-        """Drop the state of an object: attributes mean nothing here, and some could be set on what others use."""
-        self.stack.pop()  # type: ignore[attr-defined]
+        """Drop the state of objects but arrays: attributes mean nothing, and some might be set on what is shared."""
+        unpickler: Any = self  # its stack is no public part
+        if isinstance(unpickler.stack[-2], Passive):
+            PassiveUnpickler.dispatch[pickle.BUILD[0]](unpickler)
+        else:
+            unpickler.stack.pop()
 
-    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]
+    dispatch[pickle.BUILD[0]] = cast(Any, load_build)
 
 
 def load(stream: IO[bytes], **options: Any) -> Any:

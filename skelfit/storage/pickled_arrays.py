@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skelfit.errors import ModelError
-from skelfit.storage.unpickle import FromBuffer, Passive, PassiveUnpickler, read_pickle
+from skelfit.storage.inert_object import inert_class
+from skelfit.storage.unpickle import FromBuffer, GlobalError, Passive, PassiveUnpickler, read_pickle
 
 _MOST = 2**33  # bytes of one array, or of a file that is unpacked at once
 _WRAPPER = "joblib.numpy_pickle.NumpyArrayWrapper"
@@ -65,11 +66,20 @@ class _Tensor(Passive):
             raise ValueError(f"a damaged tensor ({' '.join(str(error).split())[:100]})") from None
 
 
-_TORCH = {"torch._utils._rebuild_tensor_v2": _Tensor, "torch.storage._load_from_bytes": _StorageBytes}
+def _parameter(tensor: Any, *_: object) -> Any:
+    """torch's `_rebuild_parameter(tensor, ...)`."""
+    return tensor
+
+
+_TORCH = {
+    "torch._utils._rebuild_tensor_v2": _Tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.storage._load_from_bytes": _StorageBytes,
+}
 
 
 class _ResultUnpickler(PassiveUnpickler):
-    """Reads joblib's pickles, and plain ones."""
+    """Reads joblib's pickles, and plain ones. An object of a class that is not read becomes an InertObject."""
 
     dispatch = dict(PassiveUnpickler.dispatch)
 
@@ -81,7 +91,12 @@ class _ResultUnpickler(PassiveUnpickler):
         full = f"{module}.{name}"
         if full == _WRAPPER:
             return _ArrayWrapper
-        return _TORCH[full] if full in _TORCH else super().find_class(module, name)
+        if full in _TORCH:
+            return _TORCH[full]
+        try:
+            return super().find_class(module, name)
+        except GlobalError:  # no fault, as long as nobody asks for the object
+            return inert_class(full)
 
     def load_build(self) -> None:
         """As for any object; then the numbers of an array are read, and take the place of its record."""

@@ -23,7 +23,8 @@ def read_tensor_file(
 
     expected: for its message. mapped: tensors are memory-mapped: each is read when it is used, and the file must not
     change meanwhile (no effect for safetensors and the form before torch 1.6). objects: files from elsewhere may hold
-    objects of any class; each becomes an `InertObject`. Otherwise such a file is an error.
+    objects of any class; each becomes an `InertObject`, and numpy's arrays become records for `unpickle.as_array`.
+    Otherwise such a file is an error.
     """
     require_regular_file(path, expected, error)
     try:

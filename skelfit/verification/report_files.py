@@ -10,8 +10,10 @@ from skelfit.errors import ArgumentError, OutputError
 from skelfit.shards.keep_list import COLUMNS
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_json
+from skelfit.storage.atomic_write import check_writable
 from skelfit.storage.checked_arguments import location_or_none
 from skelfit.storage.locations import Location, Place
+from skelfit.verification.report.ground_table import GROUND_COLUMNS
 
 _HEAD_BYTES = 1000  # of a page, in which its title is
 
@@ -24,10 +26,15 @@ class ReportFiles:
     html: Location | None
     keep: Location | None
     picture: Location | None = None
+    ground: Location | None = None
 
 
 def report_files(
-    json: Place | None, html: Place | None, keep: Place | None, picture: Place | None = None
+    json: Place | None,
+    html: Place | None,
+    keep: Place | None,
+    picture: Place | None = None,
+    ground: Place | None = None,
 ) -> ReportFiles:
     """The paths, checked. Raises ArgumentError for one file twice, OutputError for one that `verify` did not write."""
     files = ReportFiles(
@@ -35,12 +42,17 @@ def report_files(
         html=location_or_none("html", html, writing=True),
         keep=location_or_none("keep", keep, writing=True),
         picture=location_or_none("picture", picture, writing=True),
+        ground=location_or_none("ground", ground, writing=True),
     )
     paths = {"json": files.json, "html": files.html, "keep": files.keep, "picture": files.picture}
+    paths["ground"] = files.ground
     check_distinct(paths)
     check_replaceable(files.json, "report (JSON) of verify", partial(is_report, version="skelfit-verify-"))
     check_replaceable(files.html, "page of verify", partial(is_page, title="skelfit"))
     check_replaceable(files.keep, "keep-list of verify", partial(is_table, columns=COLUMNS))
+    check_replaceable(
+        files.ground, "table of the ground of verify", partial(is_table, columns=GROUND_COLUMNS)
+    )
     check_replaceable(files.picture, "picture (JPEG)", is_jpeg)
     return files
 
@@ -54,8 +66,11 @@ def check_distinct(paths: Mapping[str, Location | None]) -> None:
 
 
 def check_replaceable(path: Location | None, kind: str, is_ours: Callable[[Location], bool]) -> None:
-    """Raise OutputError for a file that is there and not ours; kind: what it would replace."""
-    if path is None or not path.is_file() or path.stat().st_size == 0:
+    """Raise OutputError for a file that cannot be written, or is there and not ours; kind: what it would replace."""
+    if path is None:
+        return
+    check_writable(path)
+    if not path.is_file() or path.stat().st_size == 0:
         return
     if not is_ours(path):
         raise OutputError(f"{path}: expected a new file or an earlier {kind}, found another file")

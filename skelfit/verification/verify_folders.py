@@ -17,11 +17,13 @@ from skelfit.shards.keep_list import Kept, write_keep
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_marker
 from skelfit.storage.checked_arguments import location_argument, location_or_none, number_of, whole_number
+from skelfit.storage.command_lines import next_command
 from skelfit.storage.hashed_write import write_atomically, write_json
 from skelfit.storage.locations import Location, Place, address_of, location_of
 from skelfit.verification.gates import parse_gates
 from skelfit.verification.integrity.damage import Damage
 from skelfit.verification.integrity.run_folder import RunFolder, open_run_folder
+from skelfit.verification.report.ground_table import write_ground
 from skelfit.verification.report.html_page import write_html
 from skelfit.verification.report.refined_picture import draw_pairs
 from skelfit.verification.report.report_comparison import compare_reports
@@ -71,6 +73,7 @@ def verify(
     gate: str | Sequence[str] = (),
     against: Place | None = None,
     picture: Place | None = None,
+    ground: Place | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     tls_ca: str | Path | None = None,
@@ -91,6 +94,7 @@ def verify(
         keep: where to write the keep-list (CSV). json, html: where to write the report.
         gate: gates of the keep-list, such as "max_vertex=60".
         against: another folder of shards, with which these are compared.
+        ground: where to write floor and foot contact of each sequence (CSV), from all frames, whatever the sample.
         picture: where to draw people who differ from those of `against`: photos with both skeletons (JPEG).
         progress: True shows a bar; a function is called with the people done and the people there are.
 
@@ -108,9 +112,10 @@ def verify(
         max_pve = number_of("max_pve", max_pve, "a number of mm")
     if sample is not None and (all or keep is not None):
         raise ArgumentError("sample", "none with all or keep, which measure all people", str(sample))
-    if sample == 0 and (max_pve is not None or html is not None):
-        name = "max_pve" if max_pve is not None else "html"
-        raise ArgumentError(name, "people who are measured", "sample 0")
+    if sample == 0:
+        measured = {"max_pve": max_pve, "html": html, "ground": ground}
+        for name in (name for name, given in measured.items() if given is not None):
+            raise ArgumentError(name, "people who are measured", "sample 0")
     if picture is not None and (against is None or sample == 0):
         found = "none" if against is None else "sample 0"
         raise ArgumentError("picture", "shards to compare with (against), and people who are measured", found)
@@ -119,7 +124,7 @@ def verify(
         raise ArgumentError("folders", "at least one folder", "none")
     paths = [location_argument("folders", folder) for folder in given]
     other = location_or_none("against", against)
-    files = report_files(json, html, keep, picture)
+    files = report_files(json, html, keep, picture, ground)
     all_people = all or keep is not None
     executor = chosen_executor(workers, scheduler, tls_ca, tls_cert, tls_key, max_wait)
     checks = _Checks(
@@ -140,8 +145,12 @@ def _report(
     """Verify, and write the reports."""
     say = checks.reporter.say
     keep: list[Kept] | None = None if files.keep is None else []
-    report = _verify(folders, checks, keep)
-    other = None if against is None else _verify((against,), checks, None)
+    builder, failures = _verified(folders, checks, keep, files.ground is not None)
+    report = builder.report(checks.limits, checks.max_pve, failures)
+    other = None
+    if against is not None:
+        others, failed = _verified((against,), checks, None, files.ground is not None)
+        other = others.report(checks.limits, checks.max_pve, failed)
     if other is None:
         lines = summary_lines(report)
     else:
@@ -153,6 +162,9 @@ def _report(
     if files.keep is not None:
         write_keep(files.keep, keep or [])
         say(f"who is kept, and why the others not: {files.keep}")
+    if files.ground is not None:
+        write_ground(files.ground, builder.ground or ())
+        say(f"floor and foot contact of each sequence: {files.ground}")
     if files.html is not None:
         write_html(report, folders, checks.models, files.html, against)
         say(f"a page to look at: {files.html}")
@@ -161,11 +173,11 @@ def _report(
     if files.json is not None:
         write_json(files.json, report)
         say(f"all of it, for programs: {files.json}")
-    names = " ".join(map(str, folders))
     if files.keep is None:
-        say(f"next: skelfit verify {names} --html report.html --keep keep.csv")
+        say(next_command("verify", *folders, "--html", "report.html", "--keep", "keep.csv"))
     else:
-        say(f"next: skelfit export {folders[0]} --format skel-cf --keep {files.keep} --out kept.npz")
+        options = ("--format", "skel-cf", "--keep", files.keep, "--out", "kept.npz")
+        say(next_command("export", folders[0], *options))
     return report
 
 
@@ -186,8 +198,10 @@ def _executor(executor: Executor) -> Executor:
     return THIS_PROCESS if executor.scheduler is None and executor.workers == 1 else executor
 
 
-def _verify(folders: Sequence[Location], checks: _Checks, keep: list[Kept] | None) -> Report:
-    """The report on these folders; each person is added to `keep`."""
+def _verified(
+    folders: Sequence[Location], checks: _Checks, keep: list[Kept] | None, ground: bool
+) -> tuple[ReportBuilder, list[Damage]]:
+    """What was measured in these folders, and shards that could not be; each person is added to `keep`."""
     models = checks.models
     if checks.executor.scheduler is not None:
         folders = [location_of(address_of(folder)) for folder in folders]
@@ -196,8 +210,8 @@ def _verify(folders: Sequence[Location], checks: _Checks, keep: list[Kept] | Non
         for run in runs:
             _check_models(run, models)
     source = None if models.source == OPEN_BODY else address_of(location_of(models.source))
-    tasks = plan_verify(runs, source, models.sha256, checks.sample, checks.limits, keep is not None)
-    builder, failures = ReportBuilder(runs), []
+    tasks = plan_verify(runs, source, models.sha256, checks.sample, checks.limits, keep is not None, ground)
+    builder, failures = ReportBuilder(runs), list[Damage]()
     people = tasks[0].sampling.total if tasks else 0
     executor = checks.executor if len(tasks) > 1 and people > FEW else THIS_PROCESS
     with (
@@ -212,7 +226,7 @@ def _verify(folders: Sequence[Location], checks: _Checks, keep: list[Kept] | Non
             progress.update(result.check.people)
             if keep is not None:
                 keep += result.keep
-    return builder.report(checks.limits, checks.max_pve, failures)
+    return builder, failures
 
 
 def _in_order(

@@ -22,6 +22,7 @@ from skelfit.verification.integrity.damage import Damage
 from skelfit.verification.integrity.run_folder import RunFolder
 from skelfit.verification.integrity.shard_check import ShardCheck, check_shard
 from skelfit.verification.measures.decoded_samples import DecodedPeople
+from skelfit.verification.measures.ground_rows import GroundRow, ground_rows
 from skelfit.verification.measures.person_measures import BATCH, PersonMetrics, measure
 from skelfit.verification.measures.posed_bodies import BodyModels
 from skelfit.verification.report.aggregate import Aggregate
@@ -36,10 +37,15 @@ class Sampling:
     wanted: int | None
     total: int
 
+    @property
+    def whole(self) -> bool:
+        """Whether all people are measured."""
+        return self.wanted is None or self.wanted >= self.total
+
     def mask(self, first: int, people: int) -> NDArray[np.bool_]:
         """A mask (people,) of those measured, for consecutive people, the first of which has number `first`."""
         number = np.arange(first, first + people + 1, dtype=np.int64)
-        if self.wanted is None or self.wanted >= self.total:
+        if self.wanted is None or self.whole:
             return np.ones(people, bool)
         steps = number * self.wanted // self.total
         return steps[1:] > steps[:-1]
@@ -57,6 +63,7 @@ class VerifyTask:
     first: int  # number of its first person: how many people the shards before it have, by their markers
     limits: Mapping[str, float]  # of the gates, by name
     keep: bool  # whether the report holds, for each person, whether the person is kept
+    ground: bool  # whether the ground is measured: in all frames, because contacts need their neighbours
 
     @property
     def name(self) -> str:
@@ -75,6 +82,7 @@ class ShardReport:
     aggregate: Aggregate
     counts: KeepCounts
     keep: tuple[Kept, ...]
+    ground: tuple[GroundRow, ...] | None  # of each sequence; None: not measured
 
 
 def plan_verify(
@@ -84,13 +92,17 @@ def plan_verify(
     sample: int | None,
     limits: Mapping[str, float],
     keep: bool,
+    ground: bool,
 ) -> list[VerifyTask]:
-    """One task for each shard of the runs, in order."""
+    """One task for each shard of the runs, in order. The ground is measured, too, where all people are."""
     shards = [files for run in runs for files in run.shards]
     sizes = [_people_count(files) for files in shards]
     sampling, firsts = Sampling(sample, sum(sizes)), accumulate([0, *sizes])
+    ground = ground or sampling.whole
     return [
-        VerifyTask(str(files.folder), files.name, models, models_sha256, sampling, first, limits, keep)
+        VerifyTask(
+            str(files.folder), files.name, models, models_sha256, sampling, first, limits, keep, ground
+        )
         for files, first in zip(shards, firsts, strict=False)
     ]
 
@@ -107,13 +119,17 @@ def verify_shard(task: VerifyTask) -> ShardReport:
     """Check a shard, and measure its people. Raises ModelError when the models are not those of the task."""
     check, people = check_shard(ShardFiles(location_of(task.folder), task.shard))
     measured = people.select(task.sampling.mask(task.first, len(people)))
-    if task.sampling.wanted == 0 or not _same_models(check.marker, task):
+    measures = task.sampling.wanted != 0 and _same_models(check.marker, task)
+    if not measures:
         measured = people.select(np.zeros(len(people), bool))
     aggregate, verdicts, damage = Aggregate(), list[Kept](), list(check.damage)
     for metrics in _metrics(task, measured):
         aggregate = aggregate.merge(Aggregate.of(metrics))
         verdicts += apply_gates(metrics, task.limits)
         damage += wrong_errors(metrics, location_of(task.folder) / f"{task.shard}.tar")
+    ground = None
+    if task.ground and measures:
+        ground = tuple(ground_rows(_bodies(task.models, task.models_sha256), people))
     verdicts = _drop_damaged(verdicts, damage, task.shard)
     return ShardReport(
         name=task.name,
@@ -123,6 +139,7 @@ def verify_shard(task: VerifyTask) -> ShardReport:
         aggregate=aggregate.closed(),
         counts=KeepCounts.of(verdicts),
         keep=tuple(verdicts) if task.keep else (),
+        ground=ground,
     )
 
 

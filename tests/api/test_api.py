@@ -30,7 +30,7 @@ API = {
         "(poses, betas, trans, pve_mm, max_vertex_mm, status, reason, skel_gender, models, notes=())"
     ),
     "LabelledPerson": "(key, status, labels, meta, image)",
-    "RefinedPeople": "(poses, betas, trans, reprojection_px, objective, status)",
+    "RefinedPeople": "(poses, betas, trans, reprojection_px, cam_int, objective, status)",
     "ShardPeople": "(shards, kept=None, images=True)",
     "SkelModel": "(asset, device='cpu', dtype=torch.float32)",
     "SkelfitError": "exception",
@@ -59,7 +59,8 @@ API = {
         "overwrite=False, workers=None, progress=False)"
     ),
     "refine": (
-        "(poses, betas, trans, keypoints2d, cam_int, *, gender='male', settings=None, models=None, device='auto')"
+        "(poses, betas, trans, keypoints2d, cam_int, *, image_size=None, gender='male', settings=None, models=None,"
+        " device='auto', frames_per_second=None)"
     ),
     "refine_shards": (
         f"(folder, out, *, settings=None, models=None, device='auto', fit_batch=None, writers=None, {_WORKERS}, "
@@ -67,7 +68,7 @@ API = {
     ),
     "verify": (
         "(folders, *, models=None, json=None, html=None, max_pve=None, sample=None, all=False, keep=None, gate=(), "
-        f"against=None, picture=None, {_WORKERS}, progress=False)"
+        f"against=None, picture=None, ground=None, {_WORKERS}, progress=False)"
     ),
 }
 # What a FittedPeople has beside its fields.

@@ -47,6 +47,38 @@ def test_people_get_nearer_to_their_keypoints(given: dict[str, Any]) -> None:
     assert tuple(pairs.objective.shape) == (2, 2, 2)
 
 
+def test_a_camera_that_is_not_known_is_estimated(given: dict[str, Any]) -> None:
+    """From none of all, or zeros of some; who has one keeps it."""
+    known = skelfit.refine(**given)
+    assert np.array_equal(known.cam_int, given["cam_int"])
+    nobody = skelfit.refine(**given | {"cam_int": None})
+    assert nobody.status.tolist() == ["no_camera"] * 6 and not nobody.cam_int.any()
+    none = skelfit.refine(**given | {"cam_int": None, "image_size": (256, 200)})
+    assert none.ok.all() and (none.cam_int[:, 0, 2] == 128).all() and (none.cam_int[:, 1, 2] == 100).all()
+    focal = none.cam_int[:, 0, 0]
+    assert (focal > 100).all() and (focal < 1000).all() and np.ptp(focal) > 1
+    assert np.allclose(none.trans[:, 2] / given["trans"][:, 2], focal / 300, rtol=0.2), "depth goes along"
+    some = given["cam_int"].copy()
+    some[3:] = 0
+    mixed = skelfit.refine(**given | {"cam_int": some, "image_size": np.full((6, 2), (256, 200))})
+    assert np.array_equal(mixed.poses[:3], known.poses[:3])
+    assert np.array_equal(mixed.poses[3:], none.poses[3:]) and np.array_equal(mixed.trans[3:], none.trans[3:])
+
+
+def test_frames_of_a_motion_are_refined_together(given: dict[str, Any]) -> None:
+    names = ("poses", "betas", "trans", "keypoints2d", "cam_int")
+    two = {name: given[name].reshape(2, 3, *given[name].shape[1:]) for name in names} | {"gender": "male"}
+    motions = skelfit.refine(**given | two, frames_per_second=30)
+    assert motions.ok.all() and (motions.betas == motions.betas[:, :1]).all()
+    assert (motions.betas[0] != motions.betas[1]).any()
+    single = skelfit.refine(**given | two)
+    assert not (single.betas == single.betas[:, :1]).all()
+    second = {name: two[name][1] for name in names} | {"gender": "male"}
+    assert np.array_equal(skelfit.refine(**given | second, frames_per_second=30).poses, motions.poses[1])
+    with pytest.raises(ArgumentError, match="frames_per_second"):
+        skelfit.refine(**given | two, frames_per_second=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -54,6 +86,7 @@ def test_people_get_nearer_to_their_keypoints(given: dict[str, Any]) -> None:
         ({"poses": "all"}, "poses: expected numbers"),
         ({"betas": np.zeros((5, 10))}, "betas: expected shape .6, 10.*found shape .5, 10"),
         ({"keypoints2d": np.zeros((6, 24, 3))}, "keypoints2d: expected shape"),
+        ({"image_size": (1, 2, 3)}, "image_size: expected shape .6, 2"),
         ({"gender": "neutral"}, "gender: expected male or female, found neutral"),
         ({"gender": ["male"] * 4}, "gender: expected one, or shape"),
         ({"settings": {"phases": []}}, "settings: expected a RefineConfig, or None, found dict"),

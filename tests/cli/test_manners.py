@@ -17,6 +17,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+import skelfit
 import skelfit.cli
 from skelfit.cli import COMMANDS, main
 from skelfit.cli.completion import INSTALL
@@ -24,6 +25,7 @@ from skelfit.cli.console import Console
 from skelfit.conversion.run_lock import write_record
 from skelfit.conversion.run_status import read_status
 from skelfit.executors.report_table import ReportTable
+from skelfit.storage.command_lines import next_command
 
 TIMED = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING|ERROR|DEBUG) ")
 TABLE = ReportTable(("status", "rows"), (("ok", "12"), ("bad_input", "3")), "  ok  12\n  bad_input  3")
@@ -167,6 +169,17 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[
 
         yield shown
     os.close(ours)
+
+
+def test_commands_that_are_named_can_be_copied(run_folder: Path) -> None:
+    folder = run_folder.rename(run_folder.with_name("my run"))
+    (folder / "summary.json").write_text("{}")
+    result = skelfit_("status", folder)
+    assert result.stdout.splitlines()[-1] == f"next: skelfit verify '{folder}'"
+    assert next_command("verify", folder, "a b", 3) == f"next: skelfit verify '{folder}' 'a b' 3"
+    unquoted = re.compile(rf'f".*skelfit ({"|".join(COMMANDS)}) .*\{{')
+    sources = Path(skelfit.__file__).parent.rglob("*.py")
+    assert [file.name for file in sources if unquoted.search(file.read_text("utf-8"))] == []
 
 
 def test_a_terminal_has_colours_and_tables(

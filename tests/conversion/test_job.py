@@ -52,9 +52,11 @@ from skelfit.conversion.stopwatch import PHASES
 from skelfit.errors import OutputError
 from skelfit.labels.label_store import build_store
 from skelfit.labels.label_store import read_rows as read_label_rows
+from skelfit.shards.content_seal import unsealed
 from skelfit.shards.label_vector import FloatArray, unpack
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_json, read_marker, read_rows, read_samples
+from skelfit.storage.hashed_write import write_json
 
 
 def convert(run: Run, fitter: FakeFitter | None = None, *, overwrite: bool = False) -> FakeFitter:
@@ -293,7 +295,9 @@ def test_a_tar_that_changes_during_a_run_costs_its_shards(
     assert not list(Path(run.out).glob("*.tar"))
 
 
-@pytest.mark.parametrize("damage", ["no marker", "cut marker", "cut tar", "changed sidecar", "no tar"])
+@pytest.mark.parametrize(
+    "damage", ["no marker", "cut marker", "changed marker", "cut tar", "changed sidecar", "no tar"]
+)
 def test_a_damaged_shard_alone_is_done_again(tmp_path: Path, damage: str) -> None:
     run = make_run(tmp_path)
     convert(run)
@@ -308,6 +312,25 @@ def test_a_damaged_shard_alone_is_done_again(tmp_path: Path, damage: str) -> Non
         path.write_bytes(path.read_bytes().replace(b"ok", b"OK"))
     assert convert(run).calls == 1
     assert hashes(Path(run.out)) == before
+
+
+def test_a_marker_whose_identity_is_damaged_is_none_of_another_configuration(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    convert(run)
+    before = hashes(Path(run.out))
+    marker = ShardFiles(Path(run.out), "fake-000001").marker
+    content = read_json(marker)
+    write_json(marker, {**content, "identity": {**content["identity"], "models_sha256": "1" * 64}})
+    assert convert(run).calls == 1
+    assert hashes(Path(run.out)) == before
+
+
+def test_shards_of_earlier_versions_whose_markers_have_no_seal_stay_finished(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    convert(run)
+    for task in plan_shards(run):
+        write_json(task.files.marker, unsealed(read_json(task.files.marker)))
+    assert convert(run).calls == 0
 
 
 def test_another_configuration_is_refused_by_name(tmp_path: Path) -> None:

@@ -206,7 +206,9 @@ def test_frames_are_fitted_as_one_problem_and_rows_say_so(folder: Path, converte
     for name in converted:
         shutil.copytree(folder.parent / name, name)
     assert "amass: 5 sequences; frames are fitted as one problem (--independent-frames: each" in result.output
-    assert "  1 of them without a frame rate: 30 Hz assumed (fit.temporal.frame_rate)" in result.output
+    assert "  1 of them without a frame rate: 30 Hz assumed (fit.temporal.frame_rate" in result.output
+    assert "next: skelfit export out --format opensim --frame-rate 30 --out amass-opensim" in result.output
+    assert "next: skelfit export alone --format opensim --out amass-opensim" in alone.output
     rows = sidecar("out")
     assert [row["row"] for row in rows] == list(range(86))
     bad = [row for row in rows if row["status"] == "bad_input"]

@@ -334,7 +334,10 @@ def test_a_folder_of_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "'betas': using 10 of 16 columns (4 of 6 files)" in result.output
     # Two of the six files are no sequences.
     assert "amass: 4 sequences; frames are fitted as one problem" in result.output
-    assert "of them without a frame rate" not in result.output
+    assert "without a frame rate" not in result.output
+    for name in ("opensim", "glb"):
+        assert f"next: skelfit export out --format {name} --out amass-{name}\n" in result.output
+    assert "skel-cf" not in result.output
     tars = sorted(Path("out").glob("*.tar"))
     rows = [row for tar in tars for row in read_sidecar(tar.with_name(tar.stem + ".rows.jsonl"))]
     assert [row["row"] for row in rows] == list(range(48)) and len({row["key"] for row in rows}) == 48

@@ -30,6 +30,17 @@ def test_models_are_required(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_no_folder_of_other_files_is_overwritten(tmp_path: Path, models: ModelSet) -> None:
+    run = write_run(tmp_path / "run", make_fields(1), make_metas(1), models_sha256=models.sha256)
+    mine = tmp_path / "out" / "mine.obj"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    for overwrite, message in ((False, "holds files already"), (True, "its export.json, found other files")):
+        with pytest.raises(OutputError, match=message):
+            export("obj", run, mine.parent, ExportOptions(models, overwrite=overwrite))
+        assert list(mine.parent.iterdir()) == [mine]
+
+
 @pytest.mark.parametrize("name", ["hsmr", "opensim", "obj"])
 def test_no_folder_of_shards_is_written_to(tmp_path: Path, models: ModelSet, name: str) -> None:
     metas = make_metas(1)

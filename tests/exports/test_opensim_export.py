@@ -231,7 +231,7 @@ def test_the_rate_of_a_sequence(tmp_path: Path, models: ModelSet) -> None:
     result = export("opensim", run, tmp_path / "assumed", ExportOptions(models))
     assert step("assumed", "a") == pytest.approx(1 / 120, abs=1e-8)
     assert step("assumed", "b") == pytest.approx(1 / 30, abs=1e-8)
-    assert "1 of them without a frame rate in the labels: the fit's is taken" in result.notes[1]
+    assert "a sequence has no frame rate in the labels: the fit's is taken" in result.notes[1]
     with pytest.raises(
         OutputError, match="sequence a: expected no --frame-rate, because the labels have 120"
     ):

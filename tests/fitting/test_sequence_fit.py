@@ -22,8 +22,8 @@ from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.fit_result import FitResult, better_sequences, map_results
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.passes import PassMoments, vertex_pass
+from skelfit.fitting.sequences import chain_steps
 from skelfit.fitting.sequences.frame_index import FrameIndex, ShapeLabels
-from skelfit.fitting.sequences.sequence_fit import _SequenceSteps
 from skelfit.fitting.terms.label_jumps import label_jumps
 from skelfit.labels.demo_people import sample_labels
 
@@ -225,10 +225,8 @@ def test_a_refused_step_leaves_other_sequences_alone(
     labels, frames = joined(motion(4, 1), motion(6, 2)), frames_of(4, 6)
     fitter = Fitter(models, replace(config, root="free"))
     result = fitter.fit("male", *labels, frames)
-    accept = _SequenceSteps._no_worse
-    monkeypatch.setattr(
-        _SequenceSteps, "_no_worse", lambda self, chain, *v: chain[0] >= 4 and accept(self, chain, *v)
-    )
+    accept = chain_steps.no_worse
+    monkeypatch.setattr(chain_steps, "no_worse", lambda chain, *v: chain[0] >= 4 and accept(chain, *v))
     refused = fitter.fit("male", *labels, frames)
     assert (rows(refused, slice(4)).poses != rows(result, slice(4)).poses).any()
     assert_same_bits(rows(refused, slice(4, None)), rows(result, slice(4, None)))

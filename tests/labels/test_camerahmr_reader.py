@@ -133,7 +133,7 @@ def test_text_that_is_no_utf8_is_kept_readable(tmp_path: Path) -> None:
 
 
 OBJECTS = np.array([[0.0] * 72, [0.0] * 71, [1.0], [2.0], [3.0]], dtype=object)
-_POSES = "numbers of shape (N, 72) or (N, 24, 3) or (N, 24, 3, 3) or (N, 216) or (N, 24, 6) or (N, 144) or (N, 156)"
+_POSES = "rotations of 24 or 52 or 55 joints (J): (N, J, 3), (N, J, 3, 3) or (N, J, 6)"
 BAD_FILES: list[tuple[str, Any, str, str]] = [
     ("shape", None, "numbers of shape (N, 10+)", "no such key; the file has cam_int, center,"),
     ("pose_cam", None, _POSES, "no such key"),

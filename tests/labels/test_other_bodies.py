@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import scipy.sparse
 import torch
 import trimesh
 from click.testing import CliRunner, Result
-from other_bodies import OtherBody, edge_body, face_body
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
@@ -27,6 +27,7 @@ from skelfit.labels.label_store import build_store, read_rows, store_info
 from skelfit.labels.read_settings import OptionError
 from skelfit.shards.label_vector import unpack
 from skelfit.shards.shard_reader import read_samples
+from tools.studies.other_bodies import OtherBody, edge_body, face_body
 
 PEOPLE = 3
 MAKE = {"edges": edge_body, "faces": face_body}
@@ -141,6 +142,11 @@ def test_a_map_moves_with_the_body(
         ),
         (lambda v, f: (v, f[:0]), "a source without triangles"),
         (lambda v, f: (v * 17, f), "a source .* long, and not a person in m, cm or mm"),
+        (
+            lambda v, f: (v + np.where(np.arange(len(v)) == 7, np.nan, 0)[:, None], f),
+            "a source with vertices that are not",
+        ),
+        (lambda v, f: (v, f[:9]), "triangles that leave [0-9]+ of SMPL's 6890 vertices with none nearby"),
     ],
 )
 def test_what_cannot_be_mapped_is_refused(
@@ -155,6 +161,13 @@ def test_what_cannot_be_mapped_is_refused(
         f"Error: {tmp_path / 'x.npz'}: expected a mesh of a body in the pose of SMPL's, found "
     )
     assert not (tmp_path / "map.npz").exists()
+
+
+def test_a_target_needs_triangles(tmp_path: Path, models: ModelSet, bodies: dict[str, OtherBody]) -> None:
+    """Without them, no surface faces the way of another."""
+    skin, body = models.smpl_of("male").v_template.astype(np.float64), bodies["faces"]
+    with pytest.raises(ValueError, match="a target without triangles"):
+        build_vertex_map(body.of(skin[None])[0], body.faces, skin, np.zeros((0, 3), np.int64))
 
 
 def test_a_file_that_is_no_map(tmp_path: Path) -> None:
@@ -229,7 +242,8 @@ def test_a_map_that_has_no_use_or_does_not_fit_is_refused(
         read(tmp_path / "smpl.npz", maps["faces"], tmp_path)
     np.savez(tmp_path / "x.npz", vertices=np.zeros((2, 10475, 3)))
     with pytest.raises(
-        LabelError, match=r"expected numbers of shape \(N, 13776, 3\), found shape \(2, 10475, 3\)$"
+        LabelError,
+        match=r"\(N, 13776, 3\), as faces-map.npz \(sha256 .*\) takes them, found shape \(2, 10475, 3\)$",
     ):
         read(tmp_path / "x.npz", maps["faces"], tmp_path)
     for vertices, model in ((10475, "SMPL-X"), (18439, "MHR (SAM 3D Body)"), (600, "another topology")):
@@ -240,6 +254,83 @@ def test_a_map_that_has_no_use_or_does_not_fit_is_refused(
             f"meshes of {model}, which have to be" in caught.value.found
             and "--vertex-map FILE" in caught.value.found
         )
+
+
+POINTS = "v 0 0 0\nv 0 1.7 0\nv 0 0 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            POINTS + "f 1 2 9\n",
+            r"'faces': expected triangles \(F, 3\) of 3 vertices, found vertices of numbers 0 to 8",
+        ),
+        (POINTS + "f 0 1 2\n", "'faces': .* found vertices of numbers -1 to 1"),
+        ("# a mesh\nv 0,1 0,2 0,3\n", "found line 2: 'v 0,1 0,2 0,3'"),
+        ("v 0 1\n", "found line 1: 'v 0 1'"),
+        ("# none\n", r"'vertices': expected points \(V, 3\), found shape \(0, 3\)"),
+    ],
+)
+def test_a_wrong_obj_is_one_clear_error(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "x.obj").write_text(text)
+    with pytest.raises(LabelError, match=said):
+        read(tmp_path / "x.obj", None, tmp_path)
+
+
+def test_points_quads_and_meshes_alone(tmp_path: Path, models: ModelSet) -> None:
+    """A PLY without faces in either order of bytes, an OBJ of quads that count back, and arrays (V,3)."""
+    skin = models.smpl_of("male").v_template
+    head = f"element vertex {len(skin)}\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    (tmp_path / "big.ply").write_bytes(
+        f"ply\nformat binary_big_endian 1.0\n{head}".encode() + skin.astype(">f4").tobytes()
+    )
+    lines = "".join(" ".join(map(str, point)) + "\n" for point in skin.tolist())
+    (tmp_path / "text.ply").write_text(f"ply\nformat ascii 1.0\n{head}{lines}")
+    lines = "".join("v " + " ".join(map(str, point)) + "\n" for point in skin.tolist())
+    (tmp_path / "quads.obj").write_text(lines + "f -1 -2 -3 -4\nf 1/1/1 2//2 3/3 4\n")
+    np.savez(tmp_path / "alone.npz", vertices=skin, gender=np.array("male"))
+    np.save(tmp_path / "alone.npy", skin)
+    for name in ("big.ply", "text.ply", "quads.obj", "alone.npz", "alone.npy"):
+        batch = read(tmp_path / name, None, tmp_path)
+        assert batch.vertices is not None
+        np.testing.assert_allclose(batch.vertices, skin[None], atol=1e-5)
+        assert batch.gender == ["male" if name == "alone.npz" else "neutral"]
+
+
+def test_scenes_that_hold_more_or_less_than_a_mesh(tmp_path: Path, models: ModelSet) -> None:
+    smpl = models.smpl_of("male")
+    skin = trimesh.Trimesh(smpl.v_template, smpl.faces, process=False)
+    trimesh.Scene({"skin": skin, "hat": trimesh.creation.box()}).export(tmp_path / "two.glb")
+    with pytest.raises(
+        LabelError, match="found .*: 2 meshes: 'skin' of 6890 vertices, 'hat' of 8 vertices; export"
+    ):
+        read(tmp_path / "two.glb", None, tmp_path)
+    skin.export(tmp_path / "packed.glb")
+    content = (tmp_path / "packed.glb").read_bytes()
+    size = int.from_bytes(content[12:16], "little")
+    document = json.loads(content[20 : 20 + size]) | {"extensionsRequired": ["KHR_draco_mesh_compression"]}
+    text = json.dumps(document).encode()
+    length = (len(content) - size + len(text)).to_bytes(4, "little")
+    packed = (
+        content[:8] + length + len(text).to_bytes(4, "little") + content[16:20] + text + content[20 + size :]
+    )
+    (tmp_path / "packed.glb").write_bytes(packed)
+    with pytest.raises(
+        LabelError, match="found a mesh that is compressed by KHR_draco_mesh_compression; export it"
+    ):
+        read(tmp_path / "packed.glb", None, tmp_path)
+
+
+def test_lists_of_people_without_a_mesh(tmp_path: Path) -> None:
+    for people, said in (
+        ([], "a pickled list without an entry"),
+        ([{"pred_vertices": np.zeros((9, 3))}, {"bbox": np.zeros(4)}],
+         "2 dictionaries that share no key: the first has pred_vertices; the others have bbox"),
+    ):  # fmt: skip
+        (tmp_path / "sam.pkl").write_bytes(pickle.dumps(people))
+        with pytest.raises(LabelError, match=said):
+            read(tmp_path / "sam.pkl", None, tmp_path)
 
 
 # The fit.

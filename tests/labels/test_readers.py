@@ -318,10 +318,16 @@ BAD_FILES: list[tuple[str, dict[str, Any], str, str, str]] = [
         "4dhumans",
         {"body_pose": np.zeros((N, 66))},
         "body_pose",
-        "numbers of shape (N, 72) or (N, 24, 3)",
+        "rotations of 24 or 52 or 55 joints",
         "shape (6, 66)",
     ),
-    ("4dhumans", {"body_pose": OBJECTS}, "body_pose", "numbers of shape (N, 72)", "an object array"),
+    (
+        "4dhumans",
+        {"body_pose": OBJECTS},
+        "body_pose",
+        "rotations of 24 or 52 or 55 joints",
+        "an object array",
+    ),
     ("4dhumans", {"betas": TOO_FEW}, "betas", "6 rows, as many as 'imgname' has", "5 rows"),
     ("4dhumans", {"betas": np.zeros((N, 8))}, "betas", "numbers of shape (N, 10+)", "shape (6, 8)"),
     (
@@ -341,7 +347,7 @@ BAD_FILES: list[tuple[str, dict[str, Any], str, str, str]] = [
     ),
     ("4dhumans", {"center": None}, "center", "numbers of shape (N, 2)", "no such key; the file has betas"),
     ("4dhumans", {"imgname": np.arange(N)}, "imgname", "text of shape (N)", "dtype int64"),
-    ("spin", {"pose": None}, "pose", "numbers of shape (N, 72)", "no such key; the file has S"),
+    ("spin", {"pose": None}, "pose", "rotations of 24 or 52 or 55 joints", "no such key; the file has S"),
     (
         "spin",
         {"pose": np.full((N, 72), 5.0)},
@@ -386,7 +392,7 @@ BAD_FILES: list[tuple[str, dict[str, Any], str, str, str]] = [
         "hmr2",
         {"body_pose": np.zeros((N, 20, 3, 3))},
         "body_pose",
-        "numbers of shape (N, 69) or (N, 23, 3)",
+        "rotations of 23 or 21 joints (J)",
         "shape (6, 20, 3, 3)",
     ),
     (

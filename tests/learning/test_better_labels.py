@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import programs
 import pytest
 import torch
 from train_fakes import labelled_people, true_camera
-from training_runs import CPU, SilentObserver, flat_weights, log_lines, run_train, short_config
+from training_runs import CPU, SilentObserver, flat_weights, log_lines, run_train, short_config, torchrun
 
 from skelfit.bodies.continuous_pose import angles_to_pose
 from skelfit.bodies.mirrored_dofs import mirrored_poses
@@ -273,6 +275,29 @@ def test_a_stopped_training_resumes_exactly(
     end = train(config, other, models, CPU, SilentObserver(), resume=True, refine=nudged)
     assert end.finished and log_lines(other) == log_lines(one)
     assert torch.equal(*(flat_weights(load_network(out).network) for out in (one, other)))
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("one_thread")
+def test_two_processes_read_what_the_other_found(shards: Path, config_file: Path, tmp_path: Path) -> None:
+    """Two that torchrun starts and gloo connects; one training is stopped and goes on, the other is not."""
+    config = tmp_path / "two.yaml"
+    settings = "better_labels: {after: 2, every: 2, last: 8}\n"
+    config.write_text(config_file.read_text().replace("held_out: 0.2", "held_out: 0") + settings)
+    program = [programs.SUPPORT / "train_beside_another.py", config, shards]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    torchrun(whole, 0, program=program)
+    one, other = (json.loads((whole / f"read-{number}.json").read_text()) for number in (0, 1))
+    for mine, yours in ((one, other), (other, one)):
+        assert mine["found"] and mine["other"], "it has read what it has not found"
+        assert all(who in yours["found"] for who in mine["other"])
+    torchrun(stopped, 5, program=program)
+    kept = load(stopped / "checkpoints/step-00000005.pt")["training"]["labels"]
+    found = [json.loads((stopped / f"read-{number}.json").read_text())["found"] for number in (0, 1)]
+    assert {*zip(kept["keys"], kept["flipped"], strict=True)} == {tuple(who) for of in found for who in of}
+    torchrun(stopped, 0, program=program)
+    assert log_lines(stopped) == log_lines(whole)
+    assert torch.equal(*(flat_weights(load_network(out).network) for out in (stopped, whole)))
 
 
 def test_a_refiner_and_the_option_go_together(

@@ -43,6 +43,9 @@ def find(photo):
 
 def fails(photo):
     return 7
+
+def ends(photo):
+    raise SystemExit("no weights")
 """
 
 
@@ -154,7 +157,11 @@ def test_pictures_of_a_video(done: tuple[Path, Result], frames: list[np.ndarray]
             changed = np.abs(panel - frames[number]).max(-1) > 40
             assert changed.mean() > 0.015 if number != FAILED else changed.mean() < 0.01, changed.mean()
     with Image.open(done[0] / "layers/clip-000000.jpg") as picture:
-        assert picture.size == (4 * 192, 96)  # the photo, the first estimate, and two layers
+        assert picture.size == (4 * 192, 16 + 96)  # the photo, the first estimate, and two layers
+        lines = np.split(np.asarray(picture.convert("L"), int)[:16], 4, axis=1)
+    for i, line in enumerate(lines):
+        assert (line < 80).sum() > 20 and (line > 200).mean() > 0.7, "text on white"
+        assert all((np.abs(line - other) > 80).sum() > 5 for other in lines[:i]), "each panel has its name"
     assert len(list((done[0] / "layers").iterdir())) == 5
 
 
@@ -233,14 +240,18 @@ def test_options_that_do_not_apply(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_detector_of_no_list(
-    trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("fails", "'int' object is not iterable"), ("ends", "SystemExit('no weights')")],
+)
+def test_a_detector_that_fails(
+    trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (tmp_path / "bad_detector.py").write_text(DETECTOR.format(shade=0))
     result = run_predict(
-        trained, photos, "--limit", 1, "--detector", "bad_detector:fails", "--out", tmp_path / "out"
+        trained, photos, "--limit", 1, "--detector", f"bad_detector:{name}", "--out", tmp_path / "out"
     )
     assert result.exit_code == 1, result.output
     (row,) = rows_of(tmp_path / "out")
-    assert row["status"] == "detector_failed" and "'int' object is not iterable" in row["reason"]
+    assert row["status"] == "detector_failed" and reason in row["reason"]

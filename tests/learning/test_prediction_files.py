@@ -15,6 +15,7 @@ from PIL import Image
 from prediction_runs import parameters_of, rows_of, run_predict
 
 from skelfit.bodies.model_set import ModelSet
+from skelfit.errors import OutputError
 from skelfit.exports.output_folder import prepare_folder
 from skelfit.learning.inference.prediction_files import PEOPLE_NAME, RECORD_NAME, PredictionWriter
 from skelfit.learning.training import checkpoint
@@ -175,7 +176,8 @@ def test_a_run_that_is_stopped_leaves_no_files(
 def test_records_that_others_wrote_remove_nothing(files: object, tmp_path: Path) -> None:
     (tmp_path / RECORD_NAME).write_text(json.dumps({"files": files}))
     (tmp_path / PEOPLE_NAME).write_text("mine")
-    prepare_folder(tmp_path, True, RECORD_NAME)
+    with pytest.raises(OutputError, match="expected a folder that skelfit wrote, .* found other files"):
+        prepare_folder(tmp_path, True, RECORD_NAME)
     assert (tmp_path / PEOPLE_NAME).read_text() == "mine"
 
 

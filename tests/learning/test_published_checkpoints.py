@@ -38,7 +38,7 @@ from skelfit.learning.networks.network import Estimate, NetworkConfig
 from skelfit.learning.published.checkpoint_import import import_checkpoint
 from skelfit.learning.training import checkpoint
 from skelfit.learning.training.checkpoint import CheckpointError, load_network
-from skelfit.storage.inert_pickle import InertObject
+from skelfit.storage.inert_object import InertObject
 
 SIZES = Sizes()
 TINY = {"backbone": "tiny", "layers": 2, "heads": HEADS, "feed_forward": SIZES.feed_forward}

@@ -60,6 +60,14 @@ def test_bodies_that_no_number_holds_have_a_status(tmp_path: Path, people: MadeP
     assert report["stages"][-1]["people"] == COUNT - 2
 
 
+@pytest.mark.parametrize("option", ["--json", "--html", "--rows"])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, option: str) -> None:
+    (tmp_path / "file").write_text("")
+    labels = tmp_path / "none.npz"  # which nothing looks for
+    done = run(labels, "--protocol", "emdb", "--labels", labels, option, tmp_path / "file" / "report")
+    assert done.exit_code == 2 and "report: cannot be written: " in done.output
+
+
 def test_two_reports_are_two_files(tmp_path: Path, labels: Path) -> None:
     both = ("--json", tmp_path / "report", "--html", tmp_path / "report")
     done = run(labels, "--protocol", "camerahmr-3dpw", "--labels", labels, *both)

@@ -119,15 +119,26 @@ class Dangerous:
         (
             "moyo",
             {"smpl": {"betas": np.zeros((4, 10))}},
-            "'smpl.global_orient': expected .* found the keys betas",
+            "'smpl.global_orient': expected .* found no such key; the file has betas",
         ),
         (
             "moyo",
             {"smpl": {"global_orient": np.zeros((4, 4))}},
-            "'smpl.global_orient': expected 4 rows of 3 numbers",
+            "'smpl.global_orient': expected numbers of shape .* found shape",
         ),
-        ("moyo", {"smpl": np.zeros(3)}, "'smpl': expected a dictionary"),
-        ("moyo", {"smpl": np.array(Dangerous(), object)}, "which is not run"),
+        (
+            "moyo",
+            {
+                "smpl": {
+                    "global_orient": np.zeros((3, 3)),
+                    "body_pose": np.zeros((3, 69)),
+                    "betas": np.zeros((3, 10)),
+                }
+            },
+            "'smpl': expected 4 rows, as many as 'img_paths' has, found 3 rows",
+        ),
+        ("moyo", {"smpl": np.zeros(3)}, "'smpl': expected a dictionary .* found an array of numbers"),
+        ("moyo", {"smpl": np.array(Dangerous(), object)}, "found an object array"),
         (
             "lsp",
             {"body_keypoints_2d": None, "extra_keypoints_2d": None},
@@ -166,7 +177,7 @@ def test_files_that_are_refused(
 def test_files_of_other_kinds(tmp_path: Path) -> None:
     other = tmp_path / "labels.pkl"
     other.write_bytes(pickle.dumps({"names": np.array(["a"]), "img_paths": np.array(["a"])}, protocol=4))
-    with pytest.raises(LabelError, match="'smpl': expected a dictionary .* found pickle"):
+    with pytest.raises(LabelError, match="'smpl': expected a dictionary .* found no such key"):
         read_labels(other, PROTOCOLS["moyo"])
     with pytest.raises(LabelError, match="no such file"):
         read_labels(tmp_path / "none.npz", PROTOCOLS["emdb"])

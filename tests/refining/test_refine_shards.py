@@ -33,6 +33,7 @@ from skelfit.conversion.rank import Rank
 from skelfit.conversion.stopwatch import Stopwatch
 from skelfit.errors import ArgumentError, ConfigError, OutputError
 from skelfit.refining.acceptance import RefinementMeasures, judge_refinements
+from skelfit.refining.frame_times import frames_of
 from skelfit.refining.refine_run import source_identity
 from skelfit.refining.shard_refinement import RefinementStages
 from skelfit.refining.source_shard import read_source
@@ -41,6 +42,7 @@ from skelfit.shards.label_vector import FIELDS, unpack
 from skelfit.shards.row_status import REFINEMENTS
 from skelfit.shards.shard_files import ShardError, list_shards
 from skelfit.shards.shard_reader import read_json, read_members, read_rows
+from skelfit.verification.integrity.run_folder import open_run_folder
 
 _NEW = ("skel_poses", "skel_betas", "skel_trans", "errors", "keypoints3d")
 
@@ -235,6 +237,8 @@ def test_damage_of_the_source_ends_the_shard_alone(source: Path, tmp_path: Path)
     with pytest.raises(ShardsFailedError, match="1 of 3 shards failed"):
         refine(copy, tmp_path / "out", stand_in=True)
     assert [f.marker.exists() for f in list_shards(tmp_path / "out", "seen")] == [True, True]
+    unfinished = open_run_folder(tmp_path / "out").unfinished
+    assert unfinished is not None and unfinished.command == "skelfit refine"
 
 
 def test_numbers_that_no_label_has_are_statuses(source: Path, tmp_path: Path) -> None:
@@ -245,7 +249,7 @@ def test_numbers_that_no_label_has_are_statuses(source: Path, tmp_path: Path) ->
     parts = unpack(labels)
     parts["gtkps"][0, 5, 0] = np.nan
     parts["gtkps"][1, 5] = (np.nan, np.nan, 0.0)  # not seen: it does not count
-    metas[2] |= {"camera": False}
+    metas[2] |= {"camera": False, "image_size": None}
     metas[3] |= {"smpl": False}
     (done,) = RefinementStages().fit([replace(shard, labels=labels, metas=tuple(metas))], Stopwatch())
     assert [one.status for one in done.refinements] == ["not_finite", "refined", "no_camera", "no_smpl"]
@@ -256,10 +260,29 @@ def test_numbers_that_no_label_has_are_statuses(source: Path, tmp_path: Path) ->
     assert other.labels[1].tobytes() == done.labels[1].tobytes()  # the others change nothing
 
 
+def test_keypoints_that_are_nonsense_are_statuses(source: Path, tmp_path: Path) -> None:
+    """One that is infinitely far off, negative confidences, all in one place; those beside them stay the same."""
+    shard = read_source(planned(source, tmp_path / "out").tasks[2])
+    (usual,) = RefinementStages().fit([shard], Stopwatch())
+    labels = shard.labels.copy()
+    points = unpack(labels)["gtkps"]
+    points[0, 5] = (1e30, -1e30, 1.0)
+    points[1, :, 2] = -1
+    points[2, :, :2] = 128
+    (done,) = RefinementStages().fit([replace(shard, labels=labels)], Stopwatch())
+    found = [one.status for one in done.refinements]
+    assert found[:2] == ["not_closer", "few_keypoints"] and found[2] != "refined"
+    assert found[3] == usual.refinements[3].status == "refined"
+    assert all(one.status in REFINEMENTS for one in done.refinements)
+    for i in range(3):
+        assert done.labels[i].tobytes() == labels[i].tobytes()
+    assert done.labels[3].tobytes() == usual.labels[3].tobytes()
+
+
 def test_each_rule_refuses_by_itself() -> None:
     good: dict[str, Any] = {
         "reprojection": [0.2, 0.1], "px": [20, 10], "limit_deg": [3, 3], "max_abs_beta": [2.5, 2.5],
-        "moved_mm": 50.0, "shift": 0.1,
+        "moved_mm": 50.0, "shift": 0.1, "depth_m": [4, 5], "focal_px": [300, 300], "estimated": False,
     }  # fmt: skip
     bad: list[dict[str, Any]] = [
         {},
@@ -272,16 +295,90 @@ def test_each_rule_refuses_by_itself() -> None:
         {"moved_mm": 251.0},
         {"shift": 0.26},
         {"shift": np.nan},
+        {"reprojection": [0.1, 0.1], "estimated": True},
+        {"reprojection": [0.1, 0.101], "estimated": True},
     ]
     people = [good | one for one in bad]
-    columns = {name: np.array([p[name] for p in people], float) for name in good}
-    measures = RefinementMeasures(seen=np.full(len(people), 20), **columns)
+    columns: dict[str, Any] = {name: np.array([p[name] for p in people], float) for name in good}
+    columns["estimated"] = columns["estimated"] > 0
+    alone = np.full(len(people), -1)
+    measures = RefinementMeasures(seen=np.full(len(people), 20), chain=alone, **columns)
     found = [r.status for r in judge_refinements(["refined"] * len(people), measures, AcceptConfig())]
     far = "far_from_label"
     assert found == [
         "refined", "not_closer", "not_closer", "more_violation", "larger_betas", "larger_betas", "refined",
-        far, far, far,
+        far, far, far, "refined", "not_closer",
     ]  # fmt: skip
     assert set(found) <= set(REFINEMENTS)
     kept = judge_refinements(["swapped"] * len(people), measures, AcceptConfig())
     assert {r.status for r in kept} == {"swapped"}
+
+
+def test_frames_of_a_sequence_are_judged_nearer_together() -> None:
+    """Ties keep the noise of single frames out, so a frame may be further off; other rules are of each row."""
+    pairs = np.array([[0.2, 0.1], [0.1, 0.11], [0.1, 0.11], [0.1, 0.1], [0.2, 0.18]])
+    count = len(pairs)
+    measures = RefinementMeasures(
+        seen=np.full(count, 20), px=100 * pairs, reprojection=pairs, limit_deg=np.full((count, 2), 3.0),
+        max_abs_beta=np.ones((count, 2)), moved_mm=np.array([50.0, 50.0, 251.0, 50.0, 50.0]),
+        shift=np.full(count, 0.1), depth_m=np.full((count, 2), 4.0), focal_px=np.full((count, 2), 300.0),
+        estimated=np.zeros(count, bool), chain=np.array([7, 7, 7, -1, -1]),
+    )  # fmt: skip
+
+    def verdicts(chain: list[int]) -> list[str]:
+        judged = replace(measures, chain=np.array(chain))
+        return [r.status for r in judge_refinements(["refined"] * count, judged, AcceptConfig())]
+
+    assert verdicts([7, 7, 7, -1, -1]) == ["refined", "refined", "far_from_label", "not_closer", "refined"]
+    assert verdicts([-1] * 5) == ["refined", "not_closer", "not_closer", "not_closer", "refined"]
+    # The mean of the first three is nearer by 0.027, that of the last two by 0.01.
+    assert verdicts([7, 7, 7, 8, 8]) == ["refined", "refined", "far_from_label", "refined", "refined"]
+    worse = replace(measures, reprojection=np.tile([0.1, 0.099], (count, 1)))
+    (first, *_) = judge_refinements(["refined"] * count, worse, AcceptConfig())
+    assert (first.status, first.reason) == (
+        "not_closer", "reprojection of the sequence 0.1000 before, 0.0990 after",
+    )  # fmt: skip
+
+
+def test_frames_of_a_sequence_are_refined_together(source: Path, tmp_path: Path) -> None:
+    tasks: Any = planned(source, tmp_path / "out").tasks
+    shards = []
+    for task in (tasks[0], tasks[2]):
+        shard = read_source(task)
+        metas = [
+            {**meta, "sequence": "one", "frame": 3 * i, "frame_rate": None}
+            for i, meta in enumerate(shard.metas)
+        ]
+        shards.append(replace(shard, metas=tuple(metas)))
+    together = RefinementStages().fit(shards, Stopwatch())
+    for shard, done in zip(shards, together, strict=True):
+        (alone,) = RefinementStages().fit([shard], Stopwatch())
+        assert alone.labels.tobytes() == done.labels.tobytes()
+        betas = unpack(done.labels)["skel_betas"][[one.accepted for one in done.refinements]]
+        assert len(betas) > 1 and (betas == betas[0]).all()
+    names = [one.status for one in together[0].refinements]
+    (single,) = RefinementStages().fit([read_source(tasks[0])], Stopwatch())
+    assert (unpack(single.labels)["skel_betas"] != unpack(together[0].labels)["skel_betas"]).any()
+    assert {"few_keypoints", "refined"} <= set(names) | {one.status for one in together[1].refinements}
+
+
+def test_sequences_without_an_order_are_refined_frame_by_frame(source: Path, tmp_path: Path) -> None:
+    task: Any = planned(source, tmp_path / "out").tasks[0]
+    shard = read_source(task)
+
+    def numbers(frames: list[int], rates: list[float | None]) -> list[int]:
+        metas = tuple(
+            {**meta, "sequence": "one", "frame": frame, "frame_rate": rate}
+            for meta, frame, rate in zip(shard.metas, frames, rates, strict=False)
+        )
+        index = frames_of([replace(shard, metas=metas), shard, replace(shard, metas=metas)], 10.0)
+        assert len(index.time) == 2 * len(metas) + len(shard.metas)
+        assert (index.sequence[len(metas) : len(metas) + len(shard.metas)] == -1).all()
+        assert (index.sequence[-len(metas) :] == np.where(index.sequence[: len(metas)] < 0, -1, 1)).all()
+        assert index.time[1] == frames[1] / (rates[1] or 10.0)
+        return index.sequence[: len(metas)].tolist()
+
+    assert numbers([0, 1, 4], [None, None, None]) == [0, 0, 0]
+    assert numbers([0, 2, 1], [30.0, 30.0, 30.0]) == [-1, -1, -1]
+    assert numbers([1, 1, 2], [30.0, 30.0, 30.0]) == [-1, -1, -1]
+    assert numbers([0, 1, 2], [30.0, 30.0, float("nan")]) == [-1, -1, -1]

@@ -19,8 +19,9 @@ import torch
 
 from skelfit.errors import InputError
 from skelfit.storage import inert_pickle
-from skelfit.storage.inert_pickle import InertObject
+from skelfit.storage.inert_object import InertObject
 from skelfit.storage.tensor_files import read_tensor_file
+from skelfit.storage.unpickle import as_array
 
 
 class Reduced:
@@ -101,8 +102,9 @@ def test_objects_of_all_kinds_do_nothing(tmp_path: Path) -> None:
     assert torch.equal(found["weights"]["a"], torch.ones(2))
     assert found["python"] == random.getstate()
     assert isinstance(found["settings"], InertObject)
-    for name in set(objects) - {"numpy", "class", "dtype"}:
+    for name in set(objects) - {"numpy", "array", "default", "class", "dtype"}:
         assert isinstance(found[name], InertObject), name
+    assert found["default"] == {"a": [1]} and as_array(found["array"]).tolist() == [0, 1, 2]
     assert found["args"].name == "argparse.Namespace" and not vars(found["args"])
     assert issubclass(found["class"], InertObject)
 

@@ -14,13 +14,14 @@ from skelfit.bodies.dofs import dof_limits
 from skelfit.config.identity import mapping_hash
 from skelfit.exports.exporter import ExportOptions, ExportResult
 from skelfit.exports.formats import EXPORTERS
+from skelfit.shards.content_seal import sealed
 from skelfit.shards.finished_run import open_run
 from skelfit.shards.label_vector import FIELDS, pack, schema, unpack
 from skelfit.shards.row_statistics import Summary
 from skelfit.shards.shard_files import SCHEMA_NAME, SUMMARY_NAME, ShardFiles, list_shards, shard_name
 from skelfit.shards.shard_reader import read_rows
 from skelfit.shards.shard_schema import ShardRow, ShardSample
-from skelfit.shards.shard_writer import sealed, write_shard
+from skelfit.shards.shard_writer import write_shard
 from skelfit.storage.hashed_write import write_json
 
 SUBSET = "people"

@@ -3,9 +3,9 @@
     python opensim_runs.py NAME STATES.npz OUT.npz
 
 STATES.npz has `names` of coordinates, and their `values`, `speeds` and `accelerations` (N,C) in rad and m. OUT.npz has,
-of NAME.osim: `coordinates` with their `ranges` and `defaults`; `markers` (T,M,3) m of `labels` in each row of NAME.mot;
-the `ik` angles (T,C) in degrees and m that NAME-ik.xml gives; `forces` (N,C) of the states by inverse dynamics, and
-`id_forces` (T,C) of NAME-id.xml.
+of NAME.osim: `coordinates` with their `ranges` and `defaults`; `gravity` and the `floor`; `markers` (T,M,3) m of
+`labels` in each row of NAME.mot; the `ik` angles (T,C) in degrees and m that NAME-ik.xml gives; `forces` (N,C) of the
+states by inverse dynamics, and `id_forces` (T,C) of NAME-id.xml.
 """
 
 from __future__ import annotations
@@ -27,6 +27,19 @@ def table(path: str) -> dict[str, Array]:
 
 def is_length(name: str) -> bool:
     return name in ("pelvis_tx", "pelvis_ty", "pelvis_tz")
+
+
+def half_space(model: Any) -> Array:
+    """(2,3): a point of the only contact geometry, and where its inside is; NaN where there is none."""
+    geometries = model.getContactGeometrySet()
+    if geometries.getSize() == 0:
+        return np.full((2, 3), np.nan)
+    space = geometries.get(0)
+    assert geometries.getSize() == 1 and space.getConcreteClassName() == "ContactHalfSpace"
+    assert space.getFrame().getAbsolutePathString() == "/ground"
+    where, place = space.getTransform(), space.get_location()
+    inside = where.R().asMat33()  # its first column
+    return np.array([[place.get(i) for i in range(3)], [inside.get(i, 0) for i in range(3)]])
 
 
 def driven(model: Any, state: Any, motion: dict[str, Array], labels: list[str]) -> Array:
@@ -79,6 +92,8 @@ def main(name: str, states_path: str, out_path: str) -> None:
         "ranges": [[c.getRangeMin(), c.getRangeMax()] for c in found],
         "defaults": [c.getDefaultValue() for c in found],
         "mass": model.getTotalMass(state),
+        "gravity": model.getGravity().to_numpy(),
+        "floor": half_space(model),
         "labels": labels,
         "markers": driven(model, state, motion, labels),
         "forces": inverse_dynamics(model, state, dict(np.load(states_path))),

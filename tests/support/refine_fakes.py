@@ -49,11 +49,12 @@ HOSTILE = (NAN_ROW, UNSEEN_ROW, BEHIND_ROW, THREE_ROW, SWAPPED_ROW, NEAR_ROW)
 _MOVED = ("hip_flexion", "hip_adduction", "knee_angle", "elbow_flexion")
 
 
-def make_source(folder: Path, models: ModelSet) -> Path:
+def make_source(folder: Path, models: ModelSet, camera: bool = True) -> Path:
     """Three finished shards with images. The pictures show the fits with other angles of hips, knees and elbows.
 
     NAN_ROW is a bad label; UNSEEN_ROW has no confidence, BEHIND_ROW is behind the camera, THREE_ROW has three
-    keypoints, those of SWAPPED_ROW have left and right exchanged, and NEAR_ROW's are where the fit is.
+    keypoints, those of SWAPPED_ROW have left and right exchanged, and NEAR_ROW's are where the fit is. camera False:
+    the labels have none.
     """
     folder.mkdir(parents=True)
     pipeline = replace(load_pipeline(PIPELINE), shard_size=SHARD_SIZE)
@@ -71,19 +72,20 @@ def make_source(folder: Path, models: ModelSet) -> Path:
     image[SWAPPED_ROW] = image[SWAPPED_ROW, list(MIRRORED_KEYPOINTS)]
     flat = pose.reshape(PEOPLE, 72).numpy().copy()
     flat[NAN_ROW, 7] = np.nan
-    labels = folder / "people.npz"
-    np.savez(
-        labels,
-        imgname=np.array([f"train/{i:06d}.jpg" for i in range(PEOPLE)]),
-        center=np.full((PEOPLE, 2), 128, np.float32),
-        scale=np.full(PEOPLE, 1.2, np.float32),
-        pose_cam=flat,
-        shape=betas.numpy(),
-        trans_cam=trans.numpy(),
-        cam_int=np.tile(CAMERA, (PEOPLE, 1, 1)),
-        gtkps=image.astype(np.float32),
-    )
-    store = build_store(LabelSource("people.npz", "camerahmr"), labels, folder / "stores")
+    labels, layout = folder / "people.npz", "camerahmr" if camera else "hmr2"
+    columns = {
+        "imgname": np.array([f"train/{i:06d}.jpg" for i in range(PEOPLE)]),
+        "center": np.full((PEOPLE, 2), 128, np.float32),
+        "scale": np.full(PEOPLE, 1.2, np.float32),
+    }
+    if camera:
+        columns |= {"pose_cam": flat, "shape": betas.numpy(), "trans_cam": trans.numpy()}
+        columns |= {"cam_int": np.tile(CAMERA, (PEOPLE, 1, 1)), "gtkps": image.astype(np.float32)}
+    else:
+        columns |= {"global_orient": flat[:, :3], "body_pose": flat[:, 3:], "betas": betas.numpy()}
+        columns |= {"pred_cam_t_full": trans.numpy(), "keypoints_2d": image.astype(np.float32)}
+    np.savez(labels, **columns)
+    store = build_store(LabelSource("people.npz", layout), labels, folder / "stores")
     run = replace(
         make_run(folder / "unused"),
         subset="seen",
@@ -92,9 +94,7 @@ def make_source(folder: Path, models: ModelSet) -> Path:
         models_sha256=models.sha256,
         pipeline=pipeline,
         labels=(
-            LabelFile(
-                str(store), labels.name, store_info(store).sha256, PEOPLE, "camerahmr", "neutral", "none"
-            ),
+            LabelFile(str(store), labels.name, store_info(store).sha256, PEOPLE, layout, "neutral", "none"),
         ),
     )
     with writing(folder / "out", run.subset):

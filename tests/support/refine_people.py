@@ -16,17 +16,17 @@ from skelfit.fitting.refinement.refinement_problem import BodyParameters, Refine
 FOCAL, SIZE = 300.0, 256.0  # px
 
 
-def make_people(count: int, seed: int = 0) -> BodyParameters:
-    """People within their limits, upright or not, some metres from the camera; float32."""
+def make_people(count: int, seed: int = 0, betas: float = 1.0) -> BodyParameters:
+    """People within their limits, upright or not, some metres from the camera; float32. betas: their deviation."""
     source = torch.Generator().manual_seed(seed)
     low, high = torch.from_numpy(dof_limits()).float().unbind(-1)
     low[list(ROOT_DOFS)], high[list(ROOT_DOFS)] = -1.0, 1.0
     share = 0.5 + 0.4 * (torch.rand(count, 46, generator=source) - 0.5)
     angles = low + (high - low) * share
     angles[:, 0] += torch.pi
-    betas = torch.randn(count, 10, generator=source)
+    shape = betas * torch.randn(count, 10, generator=source)
     transl = torch.tensor([0.0, 0.0, 4.0]) + 0.3 * torch.randn(count, 3, generator=source)
-    return BodyParameters(angles, betas, transl)
+    return BodyParameters(angles, shape, transl)
 
 
 def camera_points(models: ModelSet, people: BodyParameters, female: Tensor) -> Tensor:
@@ -41,10 +41,19 @@ def camera_points(models: ModelSet, people: BodyParameters, female: Tensor) -> T
 
 
 def make_problem(
-    models: ModelSet, count: int, shake: float = 0.15, noise: float = 1.0, seed: int = 0
+    models: ModelSet,
+    count: int,
+    shake: float = 0.15,
+    noise: float = 1.0,
+    seed: int = 0,
+    betas: float = 1.0,
+    label_betas: float | None = None,
 ) -> tuple[RefinementProblem, BodyParameters]:
-    """People with shaken labels, and the truth; both genders in turn, a general camera, some keypoints unseen."""
-    truth, source = make_people(count, seed), torch.Generator().manual_seed(seed + 1)
+    """People with shaken labels, and the truth; both genders in turn, a general camera, some keypoints unseen.
+
+    label_betas: the deviation of the labels' betas; None: they are near those of the truth.
+    """
+    truth, source = make_people(count, seed, betas), torch.Generator().manual_seed(seed + 1)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=source)
@@ -59,7 +68,7 @@ def make_problem(
     ]
     start = BodyParameters(
         truth.angles + shake * normal(count, 46),
-        truth.betas + 0.3 * normal(count, 10),
+        (truth.betas + 0.3 * normal(count, 10)) if label_betas is None else label_betas * normal(count, 10),
         truth.transl + 0.1 * normal(count, 3),
     )
     keypoints = torch.cat((image, confidence[..., None]), 2)

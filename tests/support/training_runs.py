@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,10 @@ class SilentObserver:
         return self.done == self.until
 
 
-def torchrun(*arguments: object) -> str:
+def torchrun(*arguments: object, program: Sequence[object] = ("-m", "skelfit")) -> str:
     """What two processes say that torchrun starts, though neither it nor they start from nothing."""
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--no-python"]
     python = shlex.split(programs.shell_words(programs.ROOT))
-    code, said, errors = programs.run(*launch, *python, "-m", "skelfit", *arguments)
+    code, said, errors = programs.run(*launch, *python, *program, *arguments)
     assert code == 0, errors
     return said

@@ -20,10 +20,11 @@ from skelfit.api.run_shards import convert_run
 from skelfit.conversion.batch_fit import convert_batch
 from skelfit.conversion.run_lock import writing
 from skelfit.conversion.run_plan import Run
+from skelfit.shards.content_seal import sealed, unsealed
 from skelfit.shards.label_vector import FloatArray
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_json
-from skelfit.shards.shard_writer import row_digest, sealed
+from skelfit.shards.shard_writer import row_digest
 from skelfit.storage.hashed_write import FileRecord, write_json
 from skelfit.storage.locations import Location
 from skelfit.verification.integrity.damage import Damage
@@ -126,7 +127,7 @@ def make_consistent(files: ShardFiles) -> None:
     files.sidecar.write_text("".join(json.dumps(row) + "\n" for row in rows))
     marker = read_json(files.marker)
     marker |= {name: record(path) for name, path in (("tar", files.tar), ("sidecar", files.sidecar))}
-    write_json(files.marker, marker)
+    write_json(files.marker, sealed(unsealed(marker)))
 
 
 def record(path: Location) -> dict[str, Any]:
@@ -139,8 +140,7 @@ def edit_json(path: Location, *, seal: bool = False, **changes: Any) -> None:
     """Change values of a JSON file, written as skelfit writes it."""
     content = {**read_json(path), **changes}
     if seal:
-        content.pop("content_sha256", None)
-        content = sealed(content)
+        content = sealed(unsealed(content))
     write_json(path, content)
 
 

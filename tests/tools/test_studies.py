@@ -208,3 +208,13 @@ def test_meshes_are_those_of_skel(models: ModelSet) -> None:
     assert torch.equal(mesh, same) and torch.equal(betas, again)
     tall = mesh.amax(1) - mesh.amin(1)
     assert mesh.shape == (4, 6890, 3) and (tall.norm(dim=-1) > 0.8).all() and (tall.norm(dim=-1) < 3.5).all()
+
+
+def test_topologies(study: StudyCommand) -> None:
+    """A map adds to the fit at most what the map itself is off, and 10 percent."""
+    result, records = study("topologies", "--people", 3)
+    assert result.exit_code == 0, result.output
+    assert [(r["vertices"], r["meshes"]) for r in records] == [(20664, 3), (13776, 3)]
+    for r in records:
+        assert 0.5 < r["templates_mm"] < 2 and 0.5 < r["map_mm"] < 2 and 2 < r["fit_mm"] < 6
+        assert r["fit_mm"] - 0.1 < r["both_mm"] <= r["fit_mm"] + 1.1 * r["map_mm"]

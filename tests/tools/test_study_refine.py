@@ -35,9 +35,22 @@ def test_errors_fall_and_the_baseline_ends_higher(setup: Setup, monkeypatch: pyt
     # The more the labels are shaken, the further they are off; without noise, truths are met more nearly.
     assert tables[2]["before"]["mpjpe_mm"]["mean"] > tables[0]["before"]["mpjpe_mm"]["mean"]
     assert tables[0]["after"]["px"]["mean"] < tables[1]["after"]["px"]["mean"]
-    solver, baseline = records[-2:]
+    solver, baseline = (r for r in records if "objective" in r)
     assert (solver["people"], baseline["people"]) == (12, 3)
     assert solver["objective_before"] == baseline["objective_before"]
     assert solver["objective"]["mean"] < baseline["objective"]["mean"] < baseline["objective_before"]["mean"]
+    swaps = [r for r in records if r["kind"] == "swapped"]
+    assert len(swaps) == 4 and all(r["found"] > 0.5 and r["false"] < 0.1 for r in swaps)
     lines = refine.text(records)
-    assert len(lines) == 1 + 6 + 1 + 1 + 2 and "L-BFGS" in lines[-1]
+    assert len(lines) == 1 + 6 + 1 + 1 + 4 + 1 + 1 + 2 + 1 + 1 + 3 * 7
+    cameras = {(r["camera"], r["shaken"], r["noise_px"], r["off"]): r for r in records if "camera" in r}
+    assert len(cameras) == 3 * (1 + 3 * 2)
+    for labels in ((0.1, 2.0), (0.2, 0.0), (0.2, 2.0)):
+        assert cameras[("true camera", *labels, 0.0)]["focal"]["max"] == 0.0
+        for off in (-0.3, 0.0, 0.4):
+            held, free = (cameras[(kind, *labels, off)] for kind in ("held", "estimated"))
+            assert held["focal"]["mean"] == pytest.approx(abs(off), abs=1e-3)
+            assert free["refined"] == held["refined"] == 12
+            if off:  # what people tell of their camera is little, but not nothing
+                assert free["focal"]["mean"] < held["focal"]["mean"]
+                assert free["depth"]["mean"] < held["depth"]["mean"]

@@ -17,6 +17,7 @@ from verify_reports import make_report
 from skelfit.bodies.dofs import dof_index
 from skelfit.bodies.model_set import ModelSet, open_models
 from skelfit.shards.shard_files import ShardError
+from skelfit.verification.measures.posed_bodies import BodyModels
 from skelfit.verification.report.html_page import make_page
 from skelfit.verification.report.motion_plots import (
     ANGLE_UNIT_DEG,
@@ -67,8 +68,8 @@ def test_one_jump_of_each_sequence_the_largest_first() -> None:
 def test_a_motion_is_read_from_its_shard(tmp_path: Path) -> None:
     frames = [f for f in range(20) if f != 5]
     folder = write_walk(tmp_path, frames, jump_at=9, shard_size=16)
-    tar = folder / "people-000000.tar"
-    motion = read_motion(tar, jump(9))
+    tar, bodies = folder / "people-000000.tar", BodyModels(open_models())
+    motion = read_motion(tar, jump(9), bodies)
     assert motion.frames == tuple(frames[:16]) and motion.frame_rate == 60
     names = list(DOFS)
     knee = 0.2 + 0.5 * np.sin(np.array(frames[:16]) / 5)
@@ -78,13 +79,16 @@ def test_a_motion_is_read_from_its_shard(tmp_path: Path) -> None:
     assert np.flatnonzero(np.isnan(fit)).tolist() == [0, 5] == np.flatnonzero(np.isnan(label)).tolist()
     assert fit[8] == pytest.approx(50, abs=1e-3) and np.nanmax(np.delete(fit, 8)) < 1e-3
     assert np.nanmax(label) < 1e-3 and abs(motion.angles_deg[:, 0]).max() < 180
+    # The right leg swings, and the left foot stands still below it.
+    assert motion.ground == "a level floor" and motion.feet is not None
+    assert motion.feet[:, 1].all() and not motion.feet[:, 0].any()
     with pytest.raises(ShardError, match="expected the frames of a sequence, found none of them"):
-        read_motion(tar, jump(9, sequence="another"))
+        read_motion(tar, jump(9, sequence="another"), bodies)
 
 
 def test_a_long_sequence_is_shown_about_its_jump(tmp_path: Path) -> None:
     folder = write_walk(tmp_path, list(range(1500)), jump_at=1000, shard_size=1500)
-    motion = read_motion(folder / "people-000000.tar", jump(1000))
+    motion = read_motion(folder / "people-000000.tar", jump(1000), BodyModels(open_models()))
     assert len(motion.frames) == MAX_FRAMES and motion.frames[0] == 700
     assert motion.turns_deg[300, 0] == pytest.approx(50, abs=1e-3)
 
@@ -148,4 +152,7 @@ def test_a_browser_draws_it(browser: Any, page: str, tmp_path: Path, width: int,
     assert panel("knee angle").locator("rect.beyond").count() == 1
     assert panel("elbow flexion").locator("rect.beyond").count() == 0
     assert panel("pelvis tilt").locator("rect.beyond").count() == 0
+    # The left foot stands, before and after the missing frame; the right one hangs.
+    assert panel("knee angle").locator("rect.contact.one").count() == 2
+    assert section.locator("rect.contact.two").count() == 0 and "The ground: a level floor." in text
     assert opened.faults == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,10 @@ from verify_fakes import (
 from skelfit.config.manifest import Filters
 from skelfit.config.pipeline import ImageConfig
 from skelfit.conversion.run_plan import Run
+from skelfit.shards.content_seal import unsealed
 from skelfit.shards.shard_files import ShardError, ShardFiles
 from skelfit.shards.shard_reader import read_json
+from skelfit.storage.hashed_write import write_json
 from skelfit.verification.integrity.folder_check import Integrity
 
 MIDDLE = "fake-000001"  # rows 8 to 15, all published
@@ -255,7 +258,7 @@ def test_swapped_shards(folder: Path, endings: tuple[str, ...]) -> None:
 def test_swapped_shards_whose_markers_were_changed_too(folder: Path) -> None:
     test_swapped_shards(folder, (".tar", ".rows.jsonl", ".done.json"))
     for i in (0, 1):
-        edit_json(folder / f"fake-{i:06d}.done.json", name=f"fake-{i:06d}")
+        edit_json(folder / f"fake-{i:06d}.done.json", seal=True, name=f"fake-{i:06d}")
     damage = [d for d in damage_of(folder) if d.kind == "rows"]
     assert {d.shard for d in damage} == {"fake-000000", MIDDLE}
 
@@ -272,7 +275,7 @@ def test_a_stale_marker(folder: Path) -> None:
     """The marker of an earlier attempt, beside files that are whole."""
     files = ShardFiles(folder, MIDDLE)
     marker = read_json(files.marker)
-    edit_json(files.marker, tar={**marker["tar"], "sha256": "0" * 64})
+    edit_json(files.marker, seal=True, tar={**marker["tar"], "sha256": "0" * 64})
     assert (MIDDLE, None, "marker") in damage_kinds(folder)
     assert not any(sample for _, sample, _ in damage_kinds(folder)), "no sample is to blame"
 
@@ -294,8 +297,22 @@ def test_a_stale_marker(folder: Path) -> None:
 def test_a_marker_that_contradicts_the_files(folder: Path, name: str, value: Any) -> None:
     path = folder / f"{MIDDLE}.done.json"
     assert read_json(path)[name] != value
-    edit_json(path, **{name: value})
+    edit_json(path, seal=True, **{name: value})
     assert any(d.shard == MIDDLE and str(path) in d.message for d in damage_of(folder))
+
+
+@pytest.mark.parametrize("value", ['"0000"', "NaN"])
+def test_a_marker_of_which_nothing_else_repeats_what_has_changed(folder: Path, value: str) -> None:
+    path = folder / f"{MIDDLE}.done.json"
+    path.write_text(re.sub(r'(?<="labels_sha256": )"\w+"', value, path.read_text()))
+    (damage,) = damage_of(folder)
+    assert (damage.shard, damage.kind) == (MIDDLE, "marker") and "'content_sha256'" in damage.message
+
+
+def test_a_marker_without_a_seal_as_earlier_versions_wrote_it(folder: Path) -> None:
+    path = folder / f"{MIDDLE}.done.json"
+    write_json(path, unsealed(read_json(path)))
+    assert damage_of(folder) == ()
 
 
 @pytest.mark.parametrize(

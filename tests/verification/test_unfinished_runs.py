@@ -37,6 +37,7 @@ def test_an_interrupted_run_is_unfinished(folder: Path) -> None:
         path.unlink()
     (fault,) = damage_of(folder)
     assert fault.kind == "unfinished" and "0 of 20 rows" in fault.message
+    assert "the same command goes on" in fault.message
 
 
 def test_a_running_run_is_unfinished(folder: Path) -> None:

@@ -21,6 +21,7 @@ from skelfit.config.pipeline import Pipeline
 from skelfit.config.refine_job import RefineJob
 from skelfit.config.yaml_dataclasses import type_name
 from skelfit.learning.training.training_config import TrainConfig
+from skelfit.shards.content_seal import SEAL
 from skelfit.shards.label_vector import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, schema
 from skelfit.shards.shard_schema import ShardMarker, ShardRow
 from tools.docs_site.comments import field_comments
@@ -279,6 +280,7 @@ def formats_page() -> Iterator[str]:
     yield "## The done marker"
     yield "`NAME-000000.done.json`: written last, when the tar and the sidecar are complete."
     yield _fields(ShardMarker)
+    yield f"Its last key, `{SEAL}`, is a hash of all other keys. Markers of earlier versions have none."
     yield "## The summary"
     yield "`summary.json`: written when all shards of the run are finished."
     yield table(("key", "meaning"), ((f"`{k}`", _plain(v)) for k, v in SUMMARY.items()))

@@ -9,6 +9,7 @@ from tools.studies import (
     better_labels,
     bones,
     extreme,
+    ground,
     image_libraries,
     images,
     job_speed,
@@ -19,6 +20,7 @@ from tools.studies import (
     neutral,
     protocol,
     refine,
+    refine_sequences,
     rivals,
     root,
     scheduler_load,
@@ -26,6 +28,7 @@ from tools.studies import (
     sequences,
     shoulders,
     spine,
+    topologies,
 )
 from tools.studies.setup import Study
 
@@ -51,6 +54,9 @@ STUDIES: dict[str, Study] = {
     "ablations": ablations.STUDY,
     "better-labels": better_labels.STUDY,
     "refine": refine.STUDY,
+    "refine-sequences": refine_sequences.STUDY,
     "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
+    "ground": ground.STUDY,
+    "topologies": topologies.STUDY,
 }

@@ -34,6 +34,7 @@ from skelfit.conversion.shard_outcome import ShardResult
 from skelfit.conversion.shard_task import announce, finished_marker, withdraw
 from skelfit.conversion.stopwatch import Stopwatch
 from skelfit.executors.worker_processes import SETTINGS
+from skelfit.shards.content_seal import sealed
 from skelfit.shards.shard_schema import ShardMarker, ShardRow
 from skelfit.storage.hashed_write import FileRecord, write_atomically, write_json
 from skelfit.storage.locations import address_of
@@ -231,5 +232,5 @@ def _write(task: ShardTask, kind: int) -> ShardMarker:
         identity_sha256=mapping_hash(identity),
         identity=identity,
     )
-    write_json(files.marker, asdict(marker))
+    write_json(files.marker, sealed(asdict(marker)))
     return marker

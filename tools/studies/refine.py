@@ -2,14 +2,15 @@
 
 Truths are fits of the demo's people, seen by the demo's camera (256 px). Their labels are shaken: every angle by so
 many rad (standard deviation), the root's orientation too, betas by 0.5, the translation by 5 % of the depth and 5 cm
-aside. Keypoints get noise in px, and a share of them stands anywhere in the person's box. A second table compares the
-solver with the first-order baseline on the same people, problem and phases.
+aside. Keypoints get noise in px, and a share of them stands anywhere in the person's box. A second table has the people
+who seem to be swapped, of those whose keypoints are and of the others; a third one compares the solver with the
+first-order baseline on the same people, problem and phases; the last one hides the camera.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.benchmark.text_table import table
+from skelfit.bodies.joint_distances import joint_errors
+from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
 from skelfit.bodies.limit_excess import excess_deg
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
@@ -29,6 +32,7 @@ from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.refinement.refinement_problem import BodyParameters, RefinementProblem, RefinementStatus
 from skelfit.fitting.refinement.refiner import Refiner
 from tools.studies.picture import write_picture
+from tools.studies.refine_cameras import CameraCase, camera_lines, compare_cameras
 from tools.studies.refine_picture import draw_rows
 from tools.studies.setup import SEED, Setup, Study, distribution
 
@@ -90,22 +94,29 @@ def make_problem(truth: Truth, shake: float, noise: float) -> RefinementProblem:
         people.betas + BETAS * normal(people.betas),
         people.transl * (1 + DEPTH * normal(people.transl[:, :1])) + ASIDE * normal(people.transl),
     )
+    return RefinementProblem(start, truth.female, seen_keypoints(truth, noise, source), truth.cam_int)
+
+
+def seen_keypoints(truth: Truth, noise: float, source: torch.Generator) -> Tensor:
+    """Keypoints (N, 44, 3) px and confidences, with noise of so many px and outliers anywhere in the person's box."""
     seen = truth.inside[..., None]
     low = torch.where(seen, truth.points, torch.inf).amin(1, keepdim=True)
     high = torch.where(seen, truth.points, -torch.inf).amax(1, keepdim=True)
     anywhere = low + (high - low) * torch.rand(truth.points.shape, generator=source)
     off = torch.rand(truth.inside.shape, generator=source) < OUTLIERS
-    given = torch.where(off[..., None], anywhere, truth.points + noise * normal(truth.points))
-    return RefinementProblem(start, truth.female, torch.cat((given, seen.float()), 2), truth.cam_int)
+    noisy = truth.points + noise * torch.randn(truth.points.shape, generator=source)
+    return torch.cat((torch.where(off[..., None], anywhere, noisy), seen.float()), 2)
 
 
 @torch.no_grad()
-def measure(models: ModelSet, truth: Truth, people: BodyParameters) -> dict[str, Tensor]:
+def measure(
+    models: ModelSet, truth: Truth, people: BodyParameters, cam_int: Tensor | None = None
+) -> dict[str, Tensor]:
     """Of each person (N,): 2D error in px of the true keypoints in the image, MPJPE and PVE in mm beside the pelvis,
-    root's distance in mm, degrees of the worst violation of a limit."""
-    image = keypoints(models, people, truth.female) @ truth.cam_int[0].mT
+    PA-MPJPE, root's distance in mm, degrees of the worst violation of a limit. cam_int: None for the true cameras."""
+    image = keypoints(models, people, truth.female) @ (truth.cam_int if cam_int is None else cam_int).mT
     off = (image[..., :2] / image[..., 2:] - truth.points).norm(dim=-1)
-    parts: dict[str, list[Tensor]] = {"mpjpe_mm": [], "pve_mm": []}
+    parts: dict[str, list[Tensor]] = {"mpjpe_mm": [], "pve_mm": [], "pa_mpjpe_mm": []}
     for rows in torch.arange(len(truth.female)).split(_FEW):
         bodies = []
         for one in (people.take(rows), truth.people.take(rows)):
@@ -113,6 +124,8 @@ def measure(models: ModelSet, truth: Truth, people: BodyParameters) -> dict[str,
         (joints, skin), (true_joints, true_skin) = bodies
         root = joints[:, :1] - true_joints[:, :1]
         parts["mpjpe_mm"].append(1000 * (joints - true_joints - root).norm(dim=-1).mean(1))
+        aligned = joint_errors(true_joints.double().numpy(), joints.double().numpy(), (0,))[:, 2]
+        parts["pa_mpjpe_mm"].append(torch.from_numpy(aligned))
         parts["pve_mm"].append(1000 * (skin - true_skin - root).norm(dim=-1).mean(1))
     violation = excess_deg(people.angles.numpy()).max(1)
     return {
@@ -160,8 +173,35 @@ def run(setup: Setup) -> list[dict[str, Any]]:
                 records.append(_record(setup, truth, refiner, name, shake, noise))
     if setup.picture is not None:
         write_picture(setup.picture, draw_worst(setup, truth, refiners["anchor"]))
+    records += [swaps(truth, refiners["anchor"], shake, noise) for shake in SHAKES for noise in NOISES]
     records += compare(setup, truth, refiners["anchor"])
-    return records
+    labels = [(SHAKES[0], NOISES[1]), *((SHAKES[1], noise) for noise in NOISES)]
+    return records + compare_cameras(_camera_case(setup, truth), labels, setup.say)
+
+
+def _camera_case(setup: Setup, truth: Truth) -> CameraCase:
+    return CameraCase(
+        setup.models,
+        setup.device,
+        truth.people,
+        (SIZE_PX, SIZE_PX),
+        lambda shake, noise: make_problem(truth, shake, noise),
+        lambda people, cam_int: measure(setup.models, truth, people, cam_int),
+    )
+
+
+def swaps(truth: Truth, refiner: Refiner, shake: float, noise: float) -> dict[str, Any]:
+    """The share of people who seem to be swapped, of those with left and right exchanged and of the others."""
+    given = make_problem(truth, shake, noise)
+    exchanged = replace(given, keypoints2d=given.keypoints2d[:, list(MIRRORED_KEYPOINTS)])
+
+    def share(problem: RefinementProblem) -> float:
+        return float((refiner.refine(problem).status == RefinementStatus.SWAPPED).double().mean())
+
+    return {"kind": "swapped", "shake": shake, "noise_px": noise, "people": len(given)} | {
+        "found": share(exchanged),
+        "false": share(given),
+    }
 
 
 def _record(
@@ -234,6 +274,12 @@ def text(records: list[dict[str, Any]]) -> list[str]:
             (r["kind"], f"{r['shake_rad']:g}", f"{r['noise_px']:g}", *cells, f"{100 * r['worse']:.1f} %")
         )
     lines = table((*heads, "worse MPJPE"), rows)
+    found = [
+        (f"{r['shake']:g}", f"{r['noise_px']:g}", f"{100 * r['found']:.1f} %", f"{100 * r['false']:.1f} %")
+        for r in records
+        if r["kind"] == "swapped"
+    ]
+    lines += ["", *table(("swapped: shake", "noise px", "found", "of the others"), found)]
     both = [r for r in records if "objective" in r]
     ends = [
         (r["kind"], r["people"], f"{r['people_per_second']:.1f}", f"{r['cpu_ms_per_person']:.2f}")
@@ -241,7 +287,7 @@ def text(records: list[dict[str, Any]]) -> list[str]:
         for r in both
     ]
     heads = ["solver", "people", "people/s", "CPU ms", "start", "start p95", "end", "end p95"]
-    return [*lines, "", *table(heads, ends)]
+    return [*lines, "", *table(heads, ends), "", *camera_lines(records)]
 
 
 STUDY = Study(

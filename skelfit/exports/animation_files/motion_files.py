@@ -13,8 +13,10 @@ from skelfit.exports.animation_files.bvh_text import bvh_text, evenly_timed
 from skelfit.exports.animation_files.person_glb import person_glb
 from skelfit.exports.animation_files.skeleton_motion import SkeletonMotion, skeleton_motion
 from skelfit.exports.animation_files.skinned_meshes import skin_distances, skinned_meshes
-from skelfit.exports.exported_bodies import Array, ExportedBodies, coordinates_of
+from skelfit.exports.exported_bodies import Array, ExportedBodies, coordinates_of, gravity_text
+from skelfit.exports.ground_files import ground_facts
 from skelfit.shards.finished_run import Person
+from skelfit.verification.measures.sequence_ground import SequenceGround
 
 
 class GlbFiles:
@@ -28,8 +30,10 @@ class GlbFiles:
         self._means: list[float] = []  # m, of the files
         self._largest = 0.0  # m
 
-    def content(self, name: str, people: Sequence[Person], rate: float) -> bytes:
-        """The file of the frames of one person; rate in Hz."""
+    def content(
+        self, name: str, people: Sequence[Person], rate: float, ground: SequenceGround | None
+    ) -> bytes:
+        """The file of the frames of one person; rate in Hz; ground: of a sequence."""
         motion = skeleton_motion(people, self.bodies, rate)
         model = self.bodies.skel(motion.gender)
         skin, bones = skinned_meshes(model, motion, people)
@@ -37,7 +41,10 @@ class GlbFiles:
         self._means.append(mean)
         self._largest = max(self._largest, largest)
         away = {"mean_mm": 1000 * mean, "max_mm": 1000 * largest}
-        return person_glb(name, motion, (skin, bones), _facts(motion, people, rate) | {"skin_to_skel": away})
+        facts = _facts(motion, people, rate) | {"skin_to_skel": away}
+        if ground is not None:
+            facts["ground"] = ground_facts(ground)
+        return person_glb(name, motion, (skin, bones), facts)
 
     def notes(self, first: str) -> list[str]:
         """Lines for the terminal, `first` being the name of a file."""
@@ -58,8 +65,10 @@ class BvhFiles:
         self.bodies = bodies
         self._filled = 0
 
-    def content(self, name: str, people: Sequence[Person], rate: float) -> bytes:
-        """The file of the frames of one person; rate in Hz. BVH has no place for a name."""
+    def content(
+        self, name: str, people: Sequence[Person], rate: float, ground: SequenceGround | None
+    ) -> bytes:
+        """The file of the frames of one person; rate in Hz. BVH has no place for a name and for the ground."""
         motion = skeleton_motion(people, self.bodies, rate)
         even, step = evenly_timed(motion)
         self._filled += len(even.frames) - len(motion.frames)
@@ -92,6 +101,7 @@ def _facts(motion: SkeletonMotion, people: Sequence[Person], rate: float) -> dic
         "frames": motion.frames,
         "frame_rate": rate if meta["sequence"] is not None else None,
         "coordinates": coordinates_of(people[0]),
+        "gravity": gravity_text(coordinates_of(people[0])),
         "skel_gender": motion.gender,
         "betas": motion.betas.tolist(),
     }

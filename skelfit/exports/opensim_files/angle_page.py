@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from skelfit.bodies.dofs import DOF_NAMES, dof_limits
-from skelfit.exports.exported_bodies import GROUND_TEXT, Array
+from skelfit.exports.exported_bodies import GROUND_TEXT, Array, gravity_text
 from skelfit.exports.opensim_files.clinical_angles import CLINICAL_NAMES
 from skelfit.exports.opensim_files.motion import OpenSimMotion
+from skelfit.verification.measures.sequence_ground import STATUSES
 from skelfit.verification.report.page_template import filled_page, page_asset
 
 MAX_FRAMES = 1500  # that are drawn: more than a screen has room for
@@ -31,6 +32,9 @@ def page_text(motion: OpenSimMotion) -> str:
         "seconds": round(float(motion.times[-1] - motion.times[0]), 4),
         "rate": motion.rate,
         "ground": GROUND_TEXT[motion.coordinates],
+        "gravity": gravity_text(motion.coordinates),
+        "contacts": _contacts(motion, every),
+        "floor": None if motion.sole_contact is None else STATUSES[motion.sole_contact.status],
         "times": np.round(motion.times[::every], 4).tolist(),
         "clinical": _angles(CLINICAL_NAMES, motion.clinical, every),
         "skel": _angles(DOF_NAMES, motion.angles, every, limits),
@@ -44,6 +48,15 @@ def page_text(motion: OpenSimMotion) -> str:
         packed="",
         script="\n".join([page_asset("charts.js"), page_asset("sections.js"), own]),
     )
+
+
+def _contacts(motion: OpenSimMotion, every: int) -> dict[str, list[int]] | None:
+    """Whether each foot is on the floor (1 or 0), every so many frames; None: not known."""
+    ground = motion.sole_contact
+    if ground is None or ground.feet is None:
+        return None
+    rows = np.searchsorted(ground.frames, motion.frames[::every])
+    return {side: ground.feet[rows, k].astype(int).tolist() for k, side in enumerate("rl")}
 
 
 def _angles(

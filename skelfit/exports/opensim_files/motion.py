@@ -22,6 +22,7 @@ from skelfit.exports.exported_bodies import (
 from skelfit.exports.opensim_files.clinical_angles import anatomical_frames, clinical_angles
 from skelfit.exports.opensim_files.osim_text import ROOT_TRANSLATIONS
 from skelfit.shards.finished_run import Person
+from skelfit.verification.measures.sequence_ground import SequenceGround
 
 COORDINATES = (*DOF_NAMES[:3], *ROOT_TRANSLATIONS, *DOF_NAMES[3:])
 # Skin markers, as vertices of SMPL's topology in their usual public definition.
@@ -52,6 +53,7 @@ class OpenSimMotion:
     marker_names: tuple[str, ...]  # (M,)
     coordinates: str  # of the labels, one of GROUND_AXES
     clinical: Array | None = None  # (T,27) rad of CLINICAL_NAMES; None: not known
+    sole_contact: SequenceGround | None = None  # the ground; None: the rows are no sequence of one body
 
 
 def make_motion(name: str, people: Sequence[Person], bodies: ExportedBodies, rate: float) -> OpenSimMotion:

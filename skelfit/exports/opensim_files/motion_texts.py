@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from skelfit.exports.exported_bodies import GROUND_TEXT, Array
+from skelfit.exports.exported_bodies import GROUND_TEXT, Array, gravity_text
 from skelfit.exports.opensim_files.clinical_angles import CLINICAL_NAMES
 from skelfit.exports.opensim_files.motion import COORDINATES, OpenSimMotion
 from skelfit.shards.finished_run import Person
+from skelfit.verification.measures.sequence_ground import STATUSES
 
 _PERSON_COLUMNS = (
     "label_file",
@@ -30,7 +31,13 @@ def mot_text(motion: OpenSimMotion) -> str:
     """The text of a `.mot`: degrees and metres."""
     degrees = np.degrees(motion.angles)
     columns = np.column_stack([degrees[:, :3], motion.pelvis, degrees[:, 3:]])
-    return _storage(motion, COORDINATES, columns, f"Ground: {GROUND_TEXT[motion.coordinates]}.")
+    notes = [f"Ground: {GROUND_TEXT[motion.coordinates]}."]
+    notes.append(f"Gravity: {gravity_text(motion.coordinates)}.")
+    if motion.sole_contact is not None:
+        floor = motion.sole_contact.floor
+        where = "not known" if floor is None else f"y = {floor.height:.4f} m"
+        notes.append(f"Floor: {where} ({STATUSES[motion.sole_contact.status]}).")
+    return _storage(motion, COORDINATES, columns, "\n".join(notes))
 
 
 def sto_text(motion: OpenSimMotion) -> str:

@@ -42,10 +42,12 @@ def osim_text(
     bones: Mapping[int, str],
     markers: Sequence[ModelMarker],
     standing_height: float,
+    floor: float | None = None,
 ) -> str:
     """The text of a model. bones: mesh file of each body that has one, relative to the model.
 
-    standing_height: of the pelvis joint above the ground in the default pose, m.
+    standing_height: of the pelvis joint above the ground's origin in the default pose, m. floor: where the feet of its
+    motion rest, m above that origin; None: not known.
     """
     document = _Element("OpenSimDocument", Version=DOCUMENT_VERSION)
     model = ElementTree.SubElement(document, "Model", name=name)
@@ -61,6 +63,9 @@ def osim_text(
         bodies.append(_body(j, masses, bones.get(j)))
         joints.append(_joint(j, rig, standing_height))
     marked.extend(map(_marker, markers))
+    if floor is not None:
+        geometry = ElementTree.SubElement(model, "ContactGeometrySet", name="contactgeometryset")
+        ElementTree.SubElement(geometry, "objects").append(_half_space(floor))
     return xml_text(document)
 
 
@@ -68,6 +73,15 @@ def xml_text(document: _Element) -> str:
     """An XML file's text, indented."""
     ElementTree.indent(document, "  ")
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(document, "unicode") + "\n"
+
+
+def _half_space(height: float) -> _Element:
+    """A level floor, for contact forces of the user: the model has none. OpenSim fills the side of positive x."""
+    space = _Element("ContactHalfSpace", name="floor")
+    _add(space, "socket_frame", "/ground")
+    _add(space, "location", _numbers([0.0, height, 0.0]))
+    _add(space, "orientation", _numbers([0.0, 0.0, -np.pi / 2]))
+    return space
 
 
 def _body(joint: int, masses: SegmentMasses, bone: str | None) -> _Element:

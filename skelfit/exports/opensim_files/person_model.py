@@ -29,9 +29,9 @@ class PersonModel:
     ]  # vertices (N,3) m in the body's frame, faces (F,3); by joint
     standing_height: float  # of the pelvis joint above the lowest point of the skin in the T-pose, m
 
-    def text(self, name: str, bone_files: dict[int, str]) -> str:
-        """The text of the `.osim`; bone_files: of each body with bones, relative to it."""
-        return osim_text(name, self.rig, self.masses, bone_files, self.markers, self.standing_height)
+    def text(self, name: str, bone_files: dict[int, str], floor: float | None) -> str:
+        """The text of the `.osim`; bone_files: of each body with bones, relative to it; floor: its height, if known."""
+        return osim_text(name, self.rig, self.masses, bone_files, self.markers, self.standing_height, floor)
 
 
 @torch.no_grad()

@@ -108,12 +108,14 @@ def stage_skin(
     )  # fmt: skip
 
 
-def smpl_skin(model: SmplModel, size: int, device: str = "cpu") -> SkinPlan:
-    """The tables of SMPL's whole skin, which is posed only."""
+def smpl_skin(
+    model: SmplModel, size: int, device: str = "cpu", stride: int = 1, joints: Iterable[int] = ()
+) -> SkinPlan:
+    """The tables of every stride-th vertex of SMPL's skin, which joints move; without joints it is posed only."""
     weights = np.asarray(model.asset.weights, dtype=np.float64)
-    chosen = sorted_by_joint(weights, np.arange(len(weights)))
+    chosen = sorted_by_joint(weights, part_vertices(weights, "all", stride))
     return make_skin(
-        _basis(model), weights, chosen, np.zeros(len(weights)), range(1, NUM_SMPL_JOINTS), (),
+        _basis(model), weights, chosen, np.full(len(weights), 1 / len(chosen)), range(1, NUM_SMPL_JOINTS), joints,
         np.zeros((0, len(weights))), size, device,
     )  # fmt: skip
 

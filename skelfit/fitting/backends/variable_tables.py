@@ -15,7 +15,7 @@ import numpy as np
 import warp as wp
 from numpy.typing import NDArray
 
-from skelfit.bodies.dofs import DOF_JOINT, SKEL_PARENTS, STAGE_JOINTS, axis_dependence, descendants
+from skelfit.bodies.dofs import DOF_JOINT, SKEL_PARENTS, STAGE_JOINTS, axis_dependence
 from skelfit.bodies.kinematics import SLIDE_PAIRS
 from skelfit.fitting.terms.spine_coupling import coupled
 
@@ -74,9 +74,11 @@ class StageVariables:
 class JointTree:
     """A stage's joints and DoFs, on the host."""
 
-    joints: tuple[int, ...]  # (J,) active
+    joints: tuple[int, ...]  # (J,) active, parents first
     dofs: tuple[int, ...]  # (n,) active
     pairs: IntArray  # (P, 2) pairs of active joints, as positions a <= b, that share a vertex
+    parents: tuple[int, ...] = SKEL_PARENTS  # of all joints; -1: none
+    dof_joint: tuple[int, ...] = DOF_JOINT  # of all DoFs
 
     @property
     def above(self) -> list[int]:
@@ -84,16 +86,25 @@ class JointTree:
         position = {j: k for k, j in enumerate(self.joints)}
         above = []
         for j in self.joints:
-            up = SKEL_PARENTS[j]
+            up = self.parents[j]
             while up >= 0 and up not in position:
-                up = SKEL_PARENTS[up]
+                up = self.parents[up]
             above.append(position.get(up, -1))
         return above
 
     @property
+    def below(self) -> NDArray[np.bool_]:
+        """(J, J) whether the second joint is in the subtree of the first."""
+        below = np.eye(len(self.joints), dtype=bool)
+        for k, up in enumerate(self.above):
+            if up >= 0:
+                below[:, k] |= below[:, up]
+        return below
+
+    @property
     def owner(self) -> list[int]:
         """(n,) position of each DoF's joint."""
-        return [self.joints.index(DOF_JOINT[i]) for i in self.dofs]
+        return [self.joints.index(self.dof_joint[i]) for i in self.dofs]
 
     @property
     def depth(self) -> list[int]:
@@ -111,6 +122,62 @@ def make_tree(part: str, pairs: IntArray) -> JointTree:
     return JointTree(joints, dofs, pairs)
 
 
+def make_ball_tree(parents: tuple[int, ...], pairs: IntArray) -> JointTree:
+    """The tree of a body of J ball joints, each with three DoFs; parents (J,), pairs (P, 2)."""
+    dof_joint = tuple(j for j in range(len(parents)) for _ in range(3))
+    return JointTree(tuple(range(len(parents))), tuple(range(len(dof_joint))), pairs, parents, dof_joint)
+
+
+class _Tables:
+    """Makes tables on a device of Warp."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def ints(self, numbers: Iterable[Any], *shape: int) -> Any:
+        array = np.ascontiguousarray(np.asarray(list(numbers), dtype=np.int32).reshape(shape or (-1,)))
+        return wp.array(array, dtype=int, ndim=array.ndim, device=self.device)
+
+    def floats(self, numbers: NDArray[Any]) -> Any:
+        return wp.array(numbers.astype(np.float32), device=self.device)
+
+    def lists(self, lists: Sequence[Sequence[int]]) -> Any:
+        table = IndexLists()
+        table.first = self.ints(np.cumsum([0, *map(len, lists)]))
+        table.indices = self.ints([x for numbers in lists for x in numbers])
+        return table
+
+    def sums(self, levels: Sequence[dict[int, list[int]]]) -> Any:
+        table = LevelSums()
+        table.levels = len(levels)
+        table.first = self.ints(np.cumsum([0, *map(len, levels)]))
+        table.target = self.ints([target for level in levels for target in level])
+        table.sources = self.lists([sources for level in levels for sources in level.values()])
+        return table
+
+
+def tree_variables(tree: JointTree, device: str) -> StageVariables:
+    """The tables of a tree of joints, without limits, slides, targets and couplings: `quadratic` needs no more."""
+    make, count = _Tables(device), len(tree.joints)
+    program = moment_program(tree)
+    v = StageVariables()
+    v.num_joints, v.num_dofs, v.num_pairs = count, len(tree.dofs), len(tree.pairs)
+    v.num_cells = program.count
+    v.joints, v.dofs, v.owner = make.ints(tree.joints), make.ints(tree.dofs), make.ints(tree.owner)
+    v.pairs = make.ints(tree.pairs, -1, 2)
+    v.near = make.lists(
+        [
+            [2 * p + int(b == k and a != k) for p, (a, b) in enumerate(tree.pairs) if k in (a, b)]
+            for k in range(count)
+        ]
+    )
+    v.up = make.sums(_sums_up(tree))
+    v.cells = make.ints(program.cells, count, count)
+    v.pair_cells, v.empty = make.ints(program.pair_cells, -1, 2), make.ints(program.empty)
+    v.cell_sums = make.sums(program.levels)
+    return v
+
+
 def make_variables(
     tree: JointTree, limits: NDArray[Any], joint_targets: Sequence[int], couplings: NDArray[Any], device: str
 ) -> StageVariables:
@@ -119,27 +186,7 @@ def make_variables(
     limits (46, 2) rad; joint_targets: the SKEL joints with a target, in the order of the targets; couplings (K, 46):
     linear forms of the angles, m per rad.
     """
-
-    def ints(numbers: Iterable[Any], *shape: int) -> Any:
-        array = np.ascontiguousarray(np.asarray(list(numbers), dtype=np.int32).reshape(shape or (-1,)))
-        return wp.array(array, dtype=int, ndim=array.ndim, device=device)
-
-    def index_lists(lists: Sequence[Sequence[int]]) -> Any:
-        table = IndexLists()
-        table.first = ints(np.cumsum([0, *map(len, lists)]))
-        table.indices = ints([x for numbers in lists for x in numbers])
-        return table
-
-    def sums(levels: Sequence[dict[int, list[int]]]) -> Any:
-        table = LevelSums()
-        table.levels = len(levels)
-        table.first = ints(np.cumsum([0, *map(len, levels)]))
-        table.target = ints([target for level in levels for target in level])
-        table.sources = index_lists([sources for level in levels for sources in level.values()])
-        return table
-
-    count, n = len(tree.joints), len(tree.dofs)
-    program = moment_program(tree)
+    make, n = _Tables(device), len(tree.dofs)
     slides = [
         (k, tree.dofs.index(i), tree.dofs.index(j)) for k, (i, j) in enumerate(SLIDE_PAIRS) if i in tree.dofs
     ]
@@ -147,28 +194,15 @@ def make_variables(
     targets = [(tree.joints.index(j), row) for row, j in enumerate(joint_targets) if j in tree.joints]
     turned = axis_dependence(list(tree.dofs)).astype(int)
     alike = np.equal.outer(tree.owner, tree.owner)
-    v = StageVariables()
-    v.num_joints, v.num_dofs, v.num_pairs = count, n, len(tree.pairs)
-    v.num_slides, v.num_cells, v.num_targets = len(slides), program.count, len(targets)
-    v.joints, v.dofs, v.owner = ints(tree.joints), ints(tree.dofs), ints(tree.owner)
-    v.limits = wp.array(limits[list(tree.dofs)].astype(np.float32), device=device)
-    v.pairs = ints(tree.pairs, -1, 2)
-    v.near = index_lists(
-        [
-            [2 * p + int(b == k and a != k) for p, (a, b) in enumerate(tree.pairs) if k in (a, b)]
-            for k in range(count)
-        ]
-    )
-    v.up = sums(_sums_up(tree))
-    v.cells = ints(program.cells, count, count)
-    v.pair_cells, v.empty = ints(program.pair_cells, -1, 2), ints(program.empty)
-    v.cell_sums = sums(program.levels)
-    v.turns = ints(turned * (1 + alike), n, n)
-    v.slides = ints(slides, -1, 3)
-    v.targets = ints([(k, own[k], row) for k, row in targets], -1, 3)
+    v = tree_variables(tree, device)
+    v.num_slides, v.num_targets = len(slides), len(targets)
+    v.limits = make.floats(limits[list(tree.dofs)])
+    v.turns = make.ints(turned * (1 + alike), n, n)
+    v.slides = make.ints(slides, -1, 3)
+    v.targets = make.ints([(k, own[k], row) for k, row in targets], -1, 3)
     forms = coupled(couplings, tree.dofs)[:, tree.dofs]
-    v.couplings, v.num_couplings = index_lists([np.flatnonzero(form).tolist() for form in forms]), len(forms)
-    v.factors = wp.array(forms[forms != 0].astype(np.float32), device=device)
+    v.couplings, v.num_couplings = make.lists([np.flatnonzero(form).tolist() for form in forms]), len(forms)
+    v.factors = make.floats(forms[forms != 0])
     return v
 
 
@@ -201,7 +235,7 @@ def moment_program(tree: JointTree) -> MomentProgram:
     children, which the levels before have completed.
     """
     count, above, depth = len(tree.joints), tree.above, tree.depth
-    below = np.array([[b in descendants(a) for b in tree.joints] for a in tree.joints])
+    below = tree.below
     shared = np.zeros((count, count), dtype=bool)
     shared[tree.pairs[:, 0], tree.pairs[:, 1]] = shared[tree.pairs[:, 1], tree.pairs[:, 0]] = True
     first = (shared.astype(int) @ below.T.astype(int)) > 0  # (j, b): joint j shares with the subtree of b

@@ -2,7 +2,8 @@
 
 The protocol of HSMR's SKELify (Xia et al., CVPR 2025): phase by phase, one optimiser with a strong-Wolfe line search
 for the sum of all objectives. So all people of a batch take the same step length. Objective, phases, statuses and
-measures are those of `Refiner`: only the optimisation differs. Angles are moved as plain numbers.
+measures are those of `Refiner`: only the optimisation differs. Angles are moved as plain numbers. Betas beyond their
+bound count as if they were there. Swapped sides are not looked for: that would take the same time again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from skelfit.config.fit_settings import FirstOrderConfig
 from skelfit.fitting.baseline.first_order import minimise
 from skelfit.fitting.baseline.naive_refinement import NaiveRefinement, naive_refinement
 from skelfit.fitting.refinement.keypoint_solver import ImageTargets, KeypointSolver
-from skelfit.fitting.refinement.refinement_problem import RefinementProblem, RefinementResult
+from skelfit.fitting.refinement.refinement_problem import VARIABLES, RefinementProblem, RefinementResult
 from skelfit.fitting.refinement.refiner import Refiner
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class FirstOrderRefiner(Refiner):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """iterations: of L-BFGS in each phase; batch: people of one optimiser."""
-        super().__init__(models, config)
+        super().__init__(models, replace(config, keypoints=replace(config.keypoints, swap_gain=0.0)))
         self.backend = replace(self.backend, batch_size=batch)
         self.iterations, self.dtype = iterations, dtype
         self._bodies: dict[str, SkelKeypoints] = {}
@@ -54,7 +55,7 @@ class FirstOrderRefiner(Refiner):
     def solve(
         self, solver: KeypointSolver, x: Tensor, targets: ImageTargets, problem: RefinementProblem
     ) -> tuple[Tensor, Tensor]:
-        """All phases from x (B, 59): variables and status, which the kernels measure where it ends."""
+        """All phases from x (B, 59 or 60): variables and status, which the kernels measure where it ends."""
         goal, before = self._goal(x, problem), solver.judge(x, targets)
         moved = x.to(self.dtype)
         for phase in self.config.phases:
@@ -67,15 +68,15 @@ class FirstOrderRefiner(Refiner):
         held = x[:, count:]
 
         def value(moving: Tensor) -> Tensor:
-            return goal.value(torch.cat((moving, held), 1))
+            return goal.value(goal.bounded(torch.cat((moving, held), 1)))
 
         with torch.enable_grad():
             (moving,) = minimise(value, [x[:, :count]], self.iterations, FirstOrderConfig())
-        return torch.cat((moving, held), 1)
+        return goal.bounded(torch.cat((moving, held), 1))
 
     def _goal(self, x: Tensor, problem: RefinementProblem) -> NaiveRefinement:
         gender = "female" if bool(problem.female[0]) else "male"
         if gender not in self._bodies:
             self._bodies[gender] = SkelKeypoints(self.models, gender, dtype=self.dtype)
         goal = naive_refinement(self._bodies[gender], self.config, problem.to(self.dtype))
-        return replace(goal, start_depth=x[:, 2].to(self.dtype))
+        return replace(goal, start_depth=x[:, 2].to(self.dtype), zooms=x.shape[1] > VARIABLES)

@@ -8,14 +8,14 @@
 3. Frames that moved far, or that one more step would help, get another vertex pass and more steps, with the frames
    around them.
 
-A step is accepted if it does not raise the sum over its chain of frames. Each frame has its own damping, which rises
-when the frame and its ties get worse. So a bad frame does not slow down the others.
+`chain_steps` says which steps are accepted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,11 @@ from skelfit.fitting.fit_errors import PendingErrors
 from skelfit.fitting.fit_result import FitResult, map_results
 from skelfit.fitting.parallel_batches import Each, side_by_side
 from skelfit.fitting.passes import DECREASE, MOVED, VALUE, FitBatch, PassMoments, vertex_pass
-from skelfit.fitting.sequences.coupled_frames import CoupledFrames, FrameMoments, FrameStates, Indices
+from skelfit.fitting.sequences.chain_steps import shares, step_chains
+from skelfit.fitting.sequences.coupled_frames import CoupledFrames, FrameMoments, FrameStates
 from skelfit.fitting.sequences.frame_index import ShapeLabels, evenly
 from skelfit.fitting.sequences.shared_betas import BetasSystems, betas_systems, concatenate, equal_systems
+from skelfit.fitting.sequences.tied_frames import Indices
 from skelfit.fitting.terms.label_jumps import label_jumps
 from skelfit.fitting.terms.temporal_smoothness import make_frame_ties
 
@@ -223,38 +225,14 @@ class _SequenceSteps:
 
     def _steps(self, chains: Sequence[Indices], steps: int) -> None:
         """Take some steps of chains."""
-        solver, people, coupled = self.pair.config.solver, self.people, self.coupled
-        variables = people.q, people.trans  # an evaluation changes a free translation too
-        active = coupled.chains(chains)
+        people, coupled = self.people, self.coupled
+        active, value = step_chains(
+            coupled, partial(coupled.evaluate, self.moments_of),
+            (people.q, people.trans),  # an evaluation changes a free translation too
+            self.damping, chains, steps, self.pair.config.solver, float(coupled.rules.noise),
+        )  # fmt: skip
         index = torch.from_numpy(active.frames)
-        value = coupled.evaluate(self.moments_of, active)
-        for _ in range(steps):
-            before = [x.clone() for x in variables]
-            coupled.step(active, self.damping)
-            tried = coupled.evaluate(self.moments_of, active)
-            rose = _shares(tried) > _shares(value)
-            factor = torch.where(rose, solver.damping_up, solver.damping_down)
-            self.damping[index] = (self.damping * factor).clamp(solver.damping_min, solver.damping_max)[index]
-            refused = [c for c in chains if not self._no_worse(c, value, tried)]
-            if refused:
-                rows = torch.from_numpy(np.concatenate(refused)).to(people.q.device)
-                for x, previous in zip(variables, before, strict=True):
-                    x[rows] = previous[rows]
-                tried = coupled.evaluate(
-                    self.moments_of, coupled.chains(refused)
-                )  # of the refused chains alone
-            value = tried
         status = torch.zeros(len(people.q), 3)
         status[:, MOVED] = coupled.moved(active)
-        status[:, VALUE], status[:, DECREASE] = _shares(value), coupled.promise
+        status[:, VALUE], status[:, DECREASE] = shares(value), coupled.promise
         people.status[index.to(people.q.device), :3] = status[index].to(people.q.device)
-
-    def _no_worse(self, chain: Indices, value: Tensor, tried: Tensor) -> bool:
-        """Whether the sum of a chain is no higher than before; with the tie to the fixed frame before the chain."""
-        one, two = (float(v[chain][:, [0, 2]].double().sum()) + float(v[chain[0], 1]) for v in (value, tried))
-        return two <= one + float(self.coupled.rules.noise) * one
-
-
-def _shares(value: Tensor) -> Tensor:
-    """Each frame's objective and half of its ties, (N,) m^2."""
-    return value[:, 0] + 0.5 * (value[:, 1] + value[:, 2])

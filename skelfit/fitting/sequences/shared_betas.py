@@ -41,7 +41,7 @@ class BetasSystems:
             return torch.zeros_like(self.right[0])
         return torch.linalg.solve(self.matrix[good].sum(0), self.right[good].sum(0))
 
-    def take(self, rows: slice) -> BetasSystems:
+    def take(self, rows: slice | Tensor) -> BetasSystems:
         """The systems of some frames."""
         return BetasSystems(self.matrix[rows], self.right[rows])
 

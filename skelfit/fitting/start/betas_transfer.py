@@ -1,4 +1,4 @@
-"""SKEL's betas of SMPL's betas, in closed form, and what that transfer costs at rest.
+"""The betas of one body from those of another, in closed form, and what that transfer costs at rest.
 
 At rest the mean squared distance of the two skins is a quadratic form of both betas. It is made once and costs no pass
 over the vertices.
@@ -6,7 +6,7 @@ over the vertices.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -18,23 +18,27 @@ from skelfit.bodies.smpl import SmplModel
 if TYPE_CHECKING:
     from skelfit.config.fit_settings import InitialBetas
 
+Body: TypeAlias = SmplModel | SkelModel
 
-def beta_map(smpl: SmplModel, skel: SkelModel, how: InitialBetas = "transfer") -> tuple[Tensor, Tensor]:
-    """Affine map of betas: SKEL's = offset (10,) + matrix (10, 10) @ SMPL's.
+
+def beta_map(source: Body, target: Body, how: InitialBetas = "transfer") -> tuple[Tensor, Tensor]:
+    """Affine map of betas: those of target = offset (m,) + matrix (m, n) @ those of source.
 
     transfer: least squares between the two shape spaces at rest; the identity where the spaces are the same.
     copy: the same numbers in any space.
     """
     if how == "copy":
-        copied = torch.eye(skel.num_betas, smpl.num_betas).to(skel.v_template)
+        copied = torch.eye(target.num_betas, source.num_betas).to(target.v_template)
         return torch.zeros_like(copied[:, 0]), copied
-    s = torch.tensor(skel.asset.shapedirs, dtype=torch.float64).flatten(0, 1)
-    n = torch.tensor(smpl.asset.shapedirs[:, :, : smpl.num_betas], dtype=torch.float64).flatten(0, 1)
-    gap = torch.tensor(smpl.asset.v_template, dtype=torch.float64) - torch.tensor(
-        skel.asset.v_template, dtype=torch.float64
+    s, n = (
+        torch.tensor(x.asset.shapedirs[:, :, : x.num_betas], dtype=torch.float64).flatten(0, 1)
+        for x in (target, source)
+    )
+    gap = torch.tensor(source.asset.v_template, dtype=torch.float64) - torch.tensor(
+        target.asset.v_template, dtype=torch.float64
     )
     solved = torch.linalg.lstsq(s, torch.cat((gap.reshape(-1, 1), n), 1)).solution
-    solved = solved.to(skel.v_template.device, skel.v_template.dtype)
+    solved = solved.to(target.v_template.device, target.v_template.dtype)
     return solved[:, 0], solved[:, 1:]
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import h5py
@@ -24,10 +26,11 @@ from skelfit.labels.files import foreign_files as foreign
 from skelfit.labels.files.file_signatures import describe_file
 from skelfit.labels.files.foreign_files import OBJECT_ARRAY
 from skelfit.labels.files.hdf5_probe import fatal_fault
+from skelfit.storage.inert_object import InertObject
 from skelfit.storage.path_checks import require_regular_file
 from skelfit.storage.surface_files import ENDINGS as SURFACES
 from skelfit.storage.surface_files import read_surface
-from skelfit.storage.unpickle import GlobalError, as_array, as_key, as_texts, kind_of
+from skelfit.storage.unpickle import as_array, as_key, as_texts, kind_of
 
 NPY_KEY = "array"  # the key of what an .npy file holds
 FILE_KINDS = "an .npz, .npy, HDF5, torch or pickle file"
@@ -49,11 +52,13 @@ class LabelArrays:
         names: Iterable[str] = (),
         tree: Any = None,
         prefix: str = "",
+        shown: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.path, self.kind = path, kind
         self._arrays = arrays
         self.tree = arrays if tree is None else tree  # the content with its nested names
         self._prefix = prefix  # of the keys in messages: the track, in a file of several
+        self._shown = shown  # keys that a reader made -> what the file calls them
         # What kind of file this is, for the error about a missing key; '' where its keys do not tell.
         self.describe_contents = describe_contents
         # All keys with a value. A pickled list of people may have keys that some people lack: they tell the body model.
@@ -74,9 +79,14 @@ class LabelArrays:
         """The first of the keys that the file has, or None."""
         return next((key for key in keys if key in self), None)
 
-    def numbers(self, key: str, *shapes: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """Numbers (N, ...) of one of the shapes; those beyond the range of the dtype become inf."""
-        value = self._checked(key, f"numbers of shape {_either(shapes)}", shapes, "fiub")
+    def numbers(
+        self, key: str, *shapes: Shape, dtype: DTypeLike = np.float32, expected: str = ""
+    ) -> NDArray[Any]:
+        """Numbers (N, ...) of one of the shapes; those beyond the range of the dtype become inf.
+
+        expected: what the shapes are, for a message; '' lists them.
+        """
+        value = self._checked(key, expected or f"numbers of shape {_either(shapes)}", shapes, "fiub")
         with np.errstate(over="ignore"):
             return value.astype(dtype)
 
@@ -104,6 +114,8 @@ class LabelArrays:
             raise self.error(
                 key, expected, self.describe_contents() or f"no such key; the file has {self.list_keys()}"
             )
+        if isinstance(self._arrays[key], InertObject):
+            raise self.error(key, expected, foreign.describe_global(self._arrays[key].name, self.path))
         try:
             value = load_array(self._arrays[key])
         except Exception as error:  # a damaged file can raise anything
@@ -123,19 +135,39 @@ class LabelArrays:
 
     def error(self, key: str | None, expected: str, actual: str) -> LabelError:
         """An error about this file."""
-        return LabelError(self.path, key if key is None else f"{self._prefix}{key}", expected, actual)
-
-    def part(self, arrays: Mapping[str, Any], prefix: str) -> LabelArrays:
-        """Some arrays of this file as if they were alone in one; the prefix goes before their keys in messages."""
-        part = LabelArrays(
-            self.path, self.kind, arrays, lambda: "", tree=arrays, prefix=f"{self._prefix}{prefix}"
+        return LabelError(
+            self.path, key if key is None else f"{self._prefix}{self.shown(key)}", expected, actual
         )
+
+    def shown(self, key: str) -> str:
+        """What the file calls a key, for messages."""
+        return self._shown.get(key, key)
+
+    def part(
+        self, arrays: Mapping[str, Any], prefix: str = "", shown: Mapping[str, str] = MappingProxyType({})
+    ) -> LabelArrays:
+        """Some arrays of this file as if they were alone in one.
+
+        In messages the prefix goes before their keys; `shown` are the names of keys that the file calls otherwise.
+        """
+        prefix = f"{self._prefix}{prefix}"
+        part = LabelArrays(self.path, self.kind, arrays, lambda: "", tree=arrays, prefix=prefix, shown=shown)
         part.used_options = self.used_options
         return part
+
+    def replaced(self, key: str, value: NDArray[Any]) -> LabelArrays:
+        """This file with another array in the place of one."""
+        other = copy(self)
+        other._arrays = {**self._arrays, key: value}
+        return other
 
     def list_keys(self) -> str:
         """The first keys, for a message."""
         return ", ".join(self.keys[:20]) + (", ..." if len(self.keys) > 20 else "") or "no keys at all"
+
+    def describe_keys(self) -> str:
+        """The same, as what was found."""
+        return f"the keys {self.list_keys()}" if self.keys else "no keys at all"
 
     def _checked(self, key: str, expected: str, shapes: Iterable[Shape], kinds: str) -> NDArray[Any]:
         value, shapes = self.raw(key, expected), tuple(shapes)
@@ -168,8 +200,6 @@ def open_label_file(path: str | Path) -> Iterator[LabelArrays]:
     with ExitStack() as stack:
         try:
             named, valued, tree = _opened(path, kind, stack)
-        except GlobalError as error:
-            raise LabelError(path, None, FILE_KINDS, foreign.describe_global(error.name, path)) from None
         except ModelError as error:
             raise LabelError(path, error.key, error.expected, error.found) from None
         except LabelError:
@@ -181,6 +211,9 @@ def open_label_file(path: str | Path) -> Iterator[LabelArrays]:
             raise LabelError(path, None, FILE_KINDS, actual) from None
         arrays = {short: named[name] for short, name in _leaves(named).items()}
         describe_contents = partial(foreign.describe_by_keys, path, kind, list(named))
+        inert = [value.name for value in named.values() if isinstance(value, InertObject)]
+        if inert:  # what is missed may be in it
+            describe_contents = partial(foreign.describe_global, inert[0], path)
         yield LabelArrays(path, kind, arrays, describe_contents, valued, tree)
 
 
@@ -194,14 +227,14 @@ def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], se
         if description := foreign.describe_archive(path):
             raise _UnusableError(description)
         if foreign.is_torch_archive(path):
-            return _named(trees.torch_tree(path))
+            return _named(trees.torch_tree(path), path)
         archive = stack.enter_context(np.load(path, allow_pickle=False))
         plain = {name: partial(archive.__getitem__, name) for name in archive.files}
         objects = trees.objects_of_npz(path)
         return flatten(plain | objects), set(), plain | objects
     if kind == "npy":
         if (content := trees.object_of_npy(path)) is not None:
-            return _named(content)
+            return _named(content, path)
         if description := foreign.describe_object_arrays(path):
             raise _UnusableError(description)
         return {NPY_KEY: np.load(path, allow_pickle=False, mmap_mode="r")}, set(), None
@@ -212,13 +245,14 @@ def _opened(path: Path, kind: str, stack: ExitStack) -> tuple[dict[str, Any], se
     if kind == "pickle":
         if description := foreign.describe_pickle(path):
             raise _UnusableError(description)
-        return _named(trees.torch_tree(path) if foreign.is_old_torch(path) else trees.pickled_tree(path))
+        tree = trees.torch_tree(path) if foreign.is_old_torch(path) else trees.pickled_tree(path)
+        return _named(tree, path)
     if path.suffix.lower() in SURFACES and kind == "":
         return {"vertices": read_surface(path, LabelError)[0][None]}, set(), None
     if trees.is_packed_pickle(path):
-        return _named(trees.pickled_tree(path))
+        return _named(trees.pickled_tree(path), path)
     if trees.is_motion_json(path):
-        return _named(trees.json_tree(path))
+        return _named(trees.json_tree(path), path)
     with open(path, "rb") as stream:
         begins = f"a file of another kind, or a damaged one (it begins with {stream.read(8)!r})"
     raise _UnusableError(describe_file(path) or begins)
@@ -248,14 +282,26 @@ def _datasets(file: h5py.File) -> dict[str, Any]:
     return datasets
 
 
-def _named(content: Any) -> tuple[dict[str, Any], set[str], Any]:
+def _named(content: Any, path: Path) -> tuple[dict[str, Any], set[str], Any]:
     """The arrays of a dictionary, or of a list of one per person; all names with a value; the content itself."""
+    if isinstance(content, InertObject):
+        raise _UnusableError(foreign.describe_global(content.name, path))
     if isinstance(content, dict):
         flat = flatten(content)
         return flat, _valued(flat), content
-    if isinstance(content, list) and content and all(isinstance(person, dict) for person in content):
+    if isinstance(content, list) and not content:
+        raise _UnusableError("a pickled list without an entry: nobody, or nothing, was seen")
+    if isinstance(content, list) and all(isinstance(person, dict) for person in content):
         people = [flatten(person) for person in content]
         shared = [name for name in people[0] if all(name in person for person in people)]
+        if not shared:
+            one, other = (
+                ", ".join(sorted(set(names))[:5]) for names in (people[0], set().union(*people[1:]))
+            )
+            raise _UnusableError(
+                f"a list of {len(people)} dictionaries that share no key: the first has {one or 'none'}; "
+                f"the others have {other or 'none'}"
+            )
         arrays = {name: [person[name] for person in people] for name in shared}
         return arrays, set().union(*map(_valued, people)), content
     raise _UnusableError(f"a pickled {kind_of(content)}, and neither a dictionary nor a list of dictionaries")

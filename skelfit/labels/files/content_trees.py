@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ def is_packed_pickle(path: Path) -> bool:
 
 
 def torch_tree(path: Path) -> Any:
-    """The content of a torch file of plain data; its tensors are arrays. Raises LabelError."""
+    """The content of a torch file; its tensors are functions that give arrays. Raises LabelError."""
     expected = "a torch file of tensors and plain data"
-    content = read_tensor_file(path, expected, LabelError, mapped=zipfile.is_zipfile(path))
+    content = read_tensor_file(path, expected, LabelError, mapped=zipfile.is_zipfile(path), objects=True)
     return _plain(content)
 
 
@@ -45,7 +46,7 @@ def _plain(content: Any) -> Any:
         return {key: _plain(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
         return [_plain(value) for value in content]
-    return as_numpy(content) if hasattr(content, "detach") else content
+    return partial(as_numpy, content) if hasattr(content, "detach") else content
 
 
 def is_motion_json(path: Path) -> bool:

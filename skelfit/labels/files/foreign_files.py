@@ -98,7 +98,11 @@ def describe_global(name: str, path: Path) -> str:
     if package == "joblib":
         return describe_joblib(path)
     known = _PICKLED_BY.get(package, f"a pickle with objects of the package '{package}'")
-    line = conversion_command(path, "pickle", "d = pickle.load(open(argv[1], 'rb')); " + SAVE_CODE)
+    if zipfile.is_zipfile(path):
+        load = "d = torch.load(argv[1], map_location='cpu', weights_only=False); "
+        line = conversion_command(path, "torch", load + SAVE_CODE)
+    else:
+        line = conversion_command(path, "pickle", "d = pickle.load(open(argv[1], 'rb')); " + SAVE_CODE)
     return (
         f"{known} (it names the global '{name}', which is not run); "
         f"save its arrays, {IF_TRUSTED}: {line} ({READABLE_KEYS})"

@@ -24,7 +24,7 @@ from skelfit.labels.read_settings import ReadSettings
 from skelfit.labels.readers.base import LabelReader
 from skelfit.labels.readers.common_fields import parse_gender, read_shared_betas
 from skelfit.labels.row_faults import RowFaults
-from skelfit.labels.unit_inference import angle_unit, to_float32
+from skelfit.labels.unit_inference import angle_unit, note_fast_translation, to_float32
 from skelfit.labels.world_up import infer_up, infer_world, notes_on_up, trunk_over_limbs
 
 RATES = ("mocap_framerate", "mocap_frame_rate", "fps")
@@ -35,7 +35,7 @@ class AmassReader(LabelReader):
     """The layout of AMASS: one motion a file."""
 
     layout = "amass"
-    version = "amass-3"
+    version = "amass-4"
     required_keys = (("poses",), ("betas",), ("trans",))
     excluded_keys = ("cam_poses",)
     has_sequences = True
@@ -70,6 +70,7 @@ class AmassReader(LabelReader):
         notes += notes_on_up((x, y, z), telling or n, settings.options)
         faults.check(numbers, keys, coordinates, settings.max_abs_beta)
         name, rate = settings.name or arrays.path.stem, _frame_rate(arrays, notes)
+        notes += note_fast_translation("trans", numbers["transl"].astype(np.float64), np.arange(n), rate)
         subject = settings.subject
         if (key := arrays.first_key("subject", "subject_id")) is not None:
             subject = arrays.text(key)

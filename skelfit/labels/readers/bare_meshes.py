@@ -29,7 +29,7 @@ class MeshReader(LabelReader):
     """Meshes without parameters."""
 
     layout = "mesh"
-    version = "mesh-3"
+    version = "mesh-4"
     required_keys = (KEYS,)
     # Beside parameters, meshes are their results.
     excluded_keys = ("betas", "pred_shape", "smpl_betas", "shape", "body_pose")
@@ -38,11 +38,17 @@ class MeshReader(LabelReader):
         """All meshes of a file, checked. Raises LabelError for a fault of the file."""
         notes: list[str] = []
         key = arrays.first_key(*KEYS) or KEYS[0]
+        if (meshes := arrays.raw(key, "meshes (N, V, 3)")).ndim == 2 and meshes.shape[1:] == (3,):
+            arrays = arrays.replaced(key, meshes[None])  # one mesh alone
         vertex_map = _vertex_map(arrays, key, settings)
         try:
             given = arrays.numbers(key, (vertex_map.source_vertices if vertex_map else VERTICES, 3))
         except LabelError as error:
-            raise error if vertex_map else explain_mesh_error(arrays, error, key) from None
+            if vertex_map:
+                raise arrays.error(
+                    key, f"{error.expected}, as {vertex_map.name} takes them", error.found
+                ) from None
+            raise explain_mesh_error(arrays, error, key) from None
         vertices = to_metres(arrays, key, given, settings, notes)
         if vertex_map:
             vertices = vertex_map.apply(vertices)

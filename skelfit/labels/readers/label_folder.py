@@ -1,7 +1,7 @@
 """A folder of label files of one layout: AMASS's motions, tracks, results of images, meshes, frames.
 
 A file that cannot be used becomes one row with a reason; the other files are read. EasyMocap's frames, a file each, are
-read together.
+read together, folder by folder.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from skelfit.labels.files.content_trees import is_motion_json, json_tree
 from skelfit.labels.label_batch import LabelBatch, LabelProperties, MotionSequence, empty_fields
 from skelfit.labels.read_settings import OptionError, ReadSettings
 from skelfit.labels.readers.registry import READERS, detect_layout, read_arrays, read_label_file
+from skelfit.labels.readers.track_people import unused
 from skelfit.storage.path_checks import count_endings, describe_skipped
 from skelfit.storage.surface_files import ENDINGS as SURFACES
 
@@ -108,36 +109,63 @@ def read_folder(
     folder: Path, files: list[Path], settings: ReadSettings, layout: LabelLayout = _DEFAULT
 ) -> Iterator[LabelBatch]:
     """The rows of each file in turn, numbered across files. Raises LabelError when no file can be used."""
-    if layout == _FRAMES:
-        yield _read_frames(folder, files, settings)
-        return
-    start, errors = 0, []
-    for path in files:
-        file_settings = name_sequence(settings, path, folder)
+    start, errors, used = 0, list[LabelError](), set[str]()
+    parts = _folders_of(files) if layout == _FRAMES else {path: [path] for path in files}
+    for path, frames in parts.items():
+        file_settings = _settings_of(settings, path, folder)
         try:
-            batch = read_label_file(path, layout, file_settings)
+            if layout == _FRAMES:
+                batch = _read_frames(path, frames, file_settings)
+            else:
+                batch = read_label_file(path, layout, file_settings)
         except OptionError:
             raise  # a wrong option concerns all files
         except LabelError as error:
             errors.append(error)
-            if len(errors) == len(files):
+            if len(parts) == 1 and layout == _FRAMES:
+                raise
+            if len(errors) == len(parts):
                 what = "a sequence" if READERS[layout].has_sequences else "labels"
-                expected = f"{what} in at least one of {len(files)} files"
+                kind = "folders" if layout == _FRAMES else "files"
+                expected = f"{what} in at least one of {len(parts)} {kind}"
                 raise LabelError(folder, None, expected, f"none; the first: {errors[0]}") from None
             batch = _bad_file_batch(file_settings, error, READERS[layout].has_sequences)
-        batch = replace(
-            batch,
-            row=batch.row + start,
-            sequences=tuple(replace(s, start=s.start + start) for s in batch.sequences),
-        )
+        batch = replace(batch, row=batch.row + start, sequences=_renamed(batch.sequences, start, used))
         if len(batch) == 0:
             _log.warning("%s: 0 rows, so there is nothing to convert; the other files are", path)
         start += len(batch)
         yield batch
 
 
+def _renamed(sequences: tuple[MotionSequence, ...], start: int, used: set[str]) -> tuple[MotionSequence, ...]:
+    """The sequences of a file behind `start` rows of others, under names that no other file has used."""
+    found = []
+    for sequence in sequences:
+        name = unused(sequence.name, used)
+        used.add(name)
+        found.append(replace(sequence, name=name, start=sequence.start + start))
+    return tuple(found)
+
+
+def _folders_of(files: list[Path]) -> dict[Path, list[Path]]:
+    """The files of each folder, as EasyMocap writes one for a video."""
+    folders: dict[Path, list[Path]] = {}
+    for path in files:
+        folders.setdefault(path.parent, []).append(path)
+    return folders
+
+
+def _settings_of(settings: ReadSettings, path: Path, folder: Path) -> ReadSettings:
+    """The settings for a file of a folder, or for the folder itself."""
+    if path == folder:
+        return replace(settings, name=folder.resolve().name)
+    if path.is_dir():
+        return replace(settings, name=path.relative_to(folder).as_posix())
+    return name_sequence(settings, path, folder)
+
+
 def _read_frames(folder: Path, files: list[Path], settings: ReadSettings) -> LabelBatch:
-    """The people over all frames of a folder, whose files are named by the frames' numbers."""
+    """The people over the frames of a folder, whose files are named by the frames' numbers."""
     frames = {}
     for path in files:
         try:
@@ -145,7 +173,7 @@ def _read_frames(folder: Path, files: list[Path], settings: ReadSettings) -> Lab
         except (OSError, ValueError) as error:
             raise LabelError(path, None, "a JSON file", " ".join(str(error).split())) from None
     arrays = LabelArrays(folder, "json", {}, lambda: "", tree={"frames": frames})
-    return read_arrays(arrays, READERS[_FRAMES], replace(settings, name=folder.resolve().name))
+    return read_arrays(arrays, READERS[_FRAMES], settings)
 
 
 def _bad_file_batch(settings: ReadSettings, error: LabelError, in_sequence: bool) -> LabelBatch:

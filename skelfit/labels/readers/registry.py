@@ -84,7 +84,7 @@ def _matching_reader(arrays: LabelArrays) -> LabelReader:
     expected = f"the keys of labels of one of these kinds: {', '.join(READERS)}"
     if contents := arrays.describe_contents():
         raise arrays.error(None, expected, contents)
-    actual = f"the keys {arrays.list_keys()}" if arrays.keys else "no keys at all"
+    actual = arrays.describe_keys()
     nearest = min(READERS.values(), key=lambda r: len(r.mismatches(arrays)) / len(r.required_keys))
     mismatches = nearest.mismatches(arrays)
     if len(mismatches) < len(nearest.required_keys):

@@ -6,7 +6,7 @@ Keys, shapes, units and frames are facts of the code that writes or reads these 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from skelfit.config.manifest import Gender, LabelLayout
@@ -38,16 +38,19 @@ class TrackLayout:
 
     layout: LabelLayout
     source: str  # the public code that the facts come from
-    find: Callable[[Any], People]  # the people of a file
+    find: Callable[[Any], People | None]  # the people of a file; None: it has another layout
     needs: tuple[str, ...]  # keys that tell the layout: the people have them
     views: Mapping[str, TrackView]  # by what the option `coordinates` calls them; the first is the default
     betas: tuple[str, ...] = ("betas",)  # (): none, every body has betas of 0
     frames: tuple[str, ...] = ()  # numbers of the frames; (): without gaps
+    images: bool = False  # whether people without numbers of frames are those of images
     model: BodyModel | None = None  # None: told by the keys and joints of the file
     gender: Gender | None = None  # of a body that is always used; None: as the user says
     frame_rate: float | None = None  # Hz, of all files of the layout
     adds: Callable[[Person], Person] = lambda person: {}  # what a person's keys hold in another form
     lacks: tuple[str, ...] = ()  # keys of another layout
+    # What the file calls the keys that `find` and `adds` make, for messages.
+    shown: Mapping[str, str] = field(default_factory=dict)
     flag: str = ""  # 0 in frames without a label in the camera
     notes: tuple[str, ...] = ()  # what is assumed and said
 
@@ -69,6 +72,7 @@ TRACK_LAYOUTS = (
         betas=("smpl_params_global.betas",),
         model="SMPL-X",
         adds=people.gvhmr_camera,
+        shown={"cam_int": "K_fullimg"},
     ),
     TrackLayout(
         "wham",
@@ -105,6 +109,7 @@ TRACK_LAYOUTS = (
         betas=("smplx_cam.shape",),
         frames=("frames",),
         model="SMPL-X",
+        shown={"box": "bboxes"},
     ),
     TrackLayout(
         "slahmr",
@@ -117,6 +122,7 @@ TRACK_LAYOUTS = (
         },
         model="SMPL+H",
         lacks=("poses",),
+        shown={"turn": "cam_R", "shift": "cam_t", "cam_int": "intrins"},
     ),
     TrackLayout(
         "phalp",
@@ -127,6 +133,7 @@ TRACK_LAYOUTS = (
         betas=("smpl.betas",),
         frames=("frames",),
         model="SMPL",
+        shown={"box": "bbox", "cam_int": "size", "frames": "time"},
         notes=(
             "'camera': seen with a focal length of 5000/256 of the image's longer side, as PHALP fits it",
         ),
@@ -141,6 +148,7 @@ TRACK_LAYOUTS = (
         model="SMPL",
         adds=people.vibe_box,
         lacks=("smpl_joints2d",),
+        shown={"box": "bboxes"},
     ),
     TrackLayout(
         "pare",
@@ -150,8 +158,10 @@ TRACK_LAYOUTS = (
         {"camera": TrackView("camera_axes", ("pose", "pred_pose"))},
         betas=("betas", "pred_shape"),
         frames=("frame_ids",),
+        images=True,
         model="SMPL",
         adds=people.vibe_box,
+        shown={"box": "bboxes"},
     ),
     TrackLayout(
         "romp",
@@ -161,6 +171,7 @@ TRACK_LAYOUTS = (
         {"camera": TrackView("camera", ("smpl_thetas",), trans=("cam_trans",))},
         betas=("smpl_betas",),
         frames=("frame_id",),
+        images=True,
         model="SMPL",
         notes=(
             "'cam_trans': the translation in the camera that ROMP assumes, whose focal length the file lacks",
@@ -178,6 +189,7 @@ TRACK_LAYOUTS = (
         model="SMPL",
         frame_rate=30.0,
         flag="campose_valid",
+        shown={"turn": "cam_poses", "shift": "cam_poses", "cam_int": "cam_intrinsics"},
     ),
     TrackLayout(
         "aist",
@@ -201,6 +213,8 @@ TRACK_LAYOUTS = (
         {"world": TrackView("unknown", ("poses",), turned=True)},
         betas=("shapes",),
         frames=("frames",),
+        images=True,
         adds=people.easymocap_pose,
+        shown={"turn": "Rh", "shift": "Th"},
     ),
 )

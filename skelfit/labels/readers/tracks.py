@@ -7,7 +7,7 @@ of the person begins. Parameters are used, and vertices beside them are not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,37 +26,30 @@ from skelfit.labels.body_family import (
 from skelfit.labels.files.array_files import LabelArrays, load_array
 from skelfit.labels.label_batch import (
     Coordinates,
-    FloatArray,
     LabelBatch,
     LabelProperties,
-    MotionSequence,
     empty_fields,
 )
 from skelfit.labels.read_settings import ReadSettings
 from skelfit.labels.readers.base import LabelReader
 from skelfit.labels.readers.common_fields import parse_gender, read_shared_betas
+from skelfit.labels.readers.joined_tracks import Track, joined_tracks
 from skelfit.labels.readers.track_layouts import TrackLayout, TrackView
-from skelfit.labels.readers.track_people import Person
+from skelfit.labels.readers.track_people import People, Person, TrackFault
 from skelfit.labels.row_faults import RowFaults
-from skelfit.labels.unit_inference import matrices_to_axis_angle, read_rotations, to_float32
-from skelfit.labels.world_up import infer_up, infer_world, notes_on_up, trunk_over_limbs
+from skelfit.labels.unit_inference import (
+    matrices_to_axis_angle,
+    note_fast_translation,
+    read_rotations,
+    to_float32,
+)
+from skelfit.labels.world_up import infer_up, infer_world, note_head_down, notes_on_up, trunk_over_limbs
 
-_LONG_GAP = 30  # frames; behind a longer one, a new sequence begins
+_FRAME_LIMIT = 2**53  # up to which all whole numbers are exact
 # From the root joint to the middle of SMPL's hip joints at rest, in m: the mean body's, as the layout has no model.
 _HIPS = np.array([0.0, -0.09, -0.01])
-
-
-@dataclass(frozen=True)
-class _Track:
-    """The frames of one person in a file."""
-
-    name: str
-    numbers: dict[str, Any]
-    keys: dict[str, str]  # field -> key of the file
-    faults: RowFaults
-    frames: NDArray[np.int64] | None  # ascending numbers; None: people of images, not frames of a motion
-    gender: str
-    imgname: list[str]
+# Joints that a pose may have, of layouts whose model is known.
+_WHOLE: dict[str, tuple[int, ...]] = {"SMPL": (24, 22), "SMPL+H": (22, 52), "SMPL-X": (22, 55)}
 
 
 class TrackReader(LabelReader):
@@ -64,14 +57,20 @@ class TrackReader(LabelReader):
 
     has_sequences = True
 
-    def __init__(self, spec: TrackLayout, version: int = 1) -> None:
+    def __init__(self, spec: TrackLayout, version: int = 2) -> None:
         self.spec, self.layout = spec, spec.layout
         self.version = f"{spec.layout}-{version}"
         self.required_keys = tuple((key,) for key in spec.needs)
 
     def mismatches(self, arrays: LabelArrays) -> list[str]:
         """The keys that the first person of a file lacks for this layout, or must not have, in words."""
-        person = next(iter(self._people(arrays).values()), {})
+        try:
+            people = self._people(arrays)
+        except TrackFault:  # only of a file of this layout, and reported when it is read
+            return [f"no '{key}'" for key in self.spec.lacks if key in arrays]
+        if people == {}:
+            return []
+        person = next(iter((people or {"": {}}).values()))
         missing = [f"'{key}'" for key in self.spec.needs if key not in person]
         return missing + [f"no '{key}'" for key in self.spec.lacks if key in person]
 
@@ -81,28 +80,42 @@ class TrackReader(LabelReader):
 
     def read(self, arrays: LabelArrays, settings: ReadSettings) -> LabelBatch:
         """The frames of all people of a file, checked. Raises LabelError for a fault of the file."""
-        people = self._people(arrays)
-        if not people:
-            raise arrays.error(None, f"people with {self.matching_keys(arrays)}", arrays.describe_contents() or
-                               f"the keys {arrays.list_keys()}")  # fmt: skip
+        try:
+            people = self._people(arrays)
+        except TrackFault as fault:
+            raise arrays.error(fault.key, fault.expected, fault.found) from None
+        if people is None:
+            found = arrays.describe_contents() or arrays.describe_keys()
+            raise arrays.error(None, f"people with {self.matching_keys(arrays)}", found)
         settings = replace(settings, name=settings.name or arrays.path.stem)
         notes: list[str] = list(self.spec.notes)
-        view = self._view(arrays, settings, next(iter(people.values())), notes)
+        view = self._view(arrays, settings, next(iter(people.values()), {}), notes)
         tracks = [
             track
             for name, person in people.items()
             if (track := self._track(arrays, name, person, view, settings, notes)) is not None
         ]
         coordinates, about = self._place(arrays, view, tracks, settings, notes)
+        notes = list(about.notes)
+        for track in tracks:
+            if "transl" in track.keys and track.frames is not None:
+                rate = self.spec.frame_rate
+                notes += note_fast_translation(
+                    track.keys["transl"], track.numbers["transl"], track.frames, rate
+                )
+        about = replace(about, notes=tuple(dict.fromkeys(notes)))
         for track in tracks:
             track.faults.check(track.numbers, track.keys, coordinates, settings.max_abs_beta)
-        return _joined(tracks, about, settings, self.spec.frame_rate)
+        return joined_tracks(tracks, about, settings, self.spec.frame_rate)
 
-    def _people(self, arrays: LabelArrays) -> dict[str, Person]:
+    def _people(self, arrays: LabelArrays) -> People | None:
+        """The people of a file of this layout, None for another's. Raises TrackFault."""
         try:
             return self.spec.find(arrays.tree)
+        except TrackFault:
+            raise
         except Exception:  # a file of another layout may hold anything where people should be
-            return {}
+            return None
 
     def _view(
         self, arrays: LabelArrays, settings: ReadSettings, person: Person, notes: list[str]
@@ -127,11 +140,11 @@ class TrackReader(LabelReader):
         view: TrackView,
         settings: ReadSettings,
         notes: list[str],
-    ) -> _Track | None:
+    ) -> Track | None:
         """One person, whose translation is not placed yet; None for one without a frame."""
         prefix = f"{name}." if name else ""
         try:
-            part = arrays.part(person | self.spec.adds(person), prefix)
+            part = arrays.part(person | self.spec.adds(person), prefix, self.spec.shown)
         except Exception as error:  # a damaged file may hold anything where numbers should be
             raise arrays.error(f"{prefix}{view.pose[0]}", "numbers", " ".join(str(error).split())) from None
         said: list[str] = []
@@ -155,7 +168,7 @@ class TrackReader(LabelReader):
                 transl = transl / part.number(view.scale)
         pose, transl = _placed(part, view, pose, transl, numbers, faults)
         if view.turned:
-            keys.setdefault("transl", "shift")
+            keys.setdefault("transl", part.shown("shift"))
         if model == "SMPL-X" and keys.get("transl") and view.coordinates == "camera":
             said.append(note_dropped_translation(keys.pop("transl")))
             transl, numbers["root_shift"] = np.zeros((n, 3)), np.zeros((n, 3, 3), np.float32)
@@ -165,12 +178,12 @@ class TrackReader(LabelReader):
         if self.spec.flag and self.spec.flag in part and view.coordinates == "camera":
             faults.check_flag(part, self.spec.flag)
         notes += [note for note in said if note not in notes]
-        return _Track(
+        return Track(
             name,
             numbers,
             keys,
             faults,
-            self._frames(part, n),
+            self._frames(part, n, notes),
             self._gender(part, settings),
             part.texts("imgname") if "imgname" in part else [""] * n,
         )
@@ -187,7 +200,7 @@ class TrackReader(LabelReader):
             others, joints = read_rotations(part, key, (23, 21), settings, faults, notes)
             angles, joints = np.concatenate([root, others], axis=1), joints + 1
         else:
-            whole = (24, BODY_JOINTS, *MODEL_OF_JOINTS)
+            whole = _WHOLE.get(self.spec.model or "", (24, BODY_JOINTS, *MODEL_OF_JOINTS))
             angles, joints = read_rotations(part, key, whole, settings, faults, notes)
         model = self.spec.model or infer_body_model(part, key, joints, notes)
         if self.spec.model is not None and model != "SMPL":
@@ -197,13 +210,22 @@ class TrackReader(LabelReader):
         pose[:, :kept] = angles[:, :kept]
         return faults, pose, model
 
-    def _frames(self, part: LabelArrays, rows: int) -> NDArray[np.int64] | None:
+    def _frames(self, part: LabelArrays, rows: int, notes: list[str]) -> NDArray[np.int64] | None:
+        """Ascending numbers of the frames of a person; None for people of images."""
         key = part.first_key(*self.spec.frames)
         if key is None:
-            return None if self.spec.frames else np.arange(rows)
+            if self.spec.images:
+                return None
+            note = f"no '{' or '.join(self.spec.frames)}': every row is taken as the next frame of the video"
+            notes += [note] * (bool(self.spec.frames) and note not in notes)
+            return np.arange(rows)
         frames = part.numbers(key, (), (1,), dtype=np.float64).reshape(-1)
-        if not np.isfinite(frames).all() or (np.diff(frames) < 1).any():
-            raise part.error(key, "numbers of frames in ascending order", "others")
+        whole = np.isfinite(frames) & (frames == np.round(frames)) & (np.abs(frames) < _FRAME_LIMIT)
+        for row in np.flatnonzero(~whole)[:1]:
+            raise part.error(key, "whole numbers of frames", f"{frames[row]:g} in row {row}")
+        for row in np.flatnonzero(np.diff(frames) < 1)[:1]:
+            found = f"{frames[row + 1]:.0f} after {frames[row]:.0f} (row {row + 1})"
+            raise part.error(key, "numbers of frames in ascending order", found)
         return frames.astype(np.int64)
 
     def _gender(self, part: LabelArrays, settings: ReadSettings) -> str:
@@ -220,7 +242,7 @@ class TrackReader(LabelReader):
         self,
         arrays: LabelArrays,
         view: TrackView,
-        tracks: list[_Track],
+        tracks: list[Track],
         settings: ReadSettings,
         notes: list[str],
     ) -> tuple[Coordinates, LabelProperties]:
@@ -242,6 +264,8 @@ class TrackReader(LabelReader):
         rows = len(directions)
         x, y, z = directions.sum(0).tolist() if view.coordinates == "unknown" else (0.0, float(rows), 0.0)
         telling = int(directions.any(1).sum()) if view.coordinates == "unknown" else rows
+        if view.coordinates == "world_y_up" and poses:
+            notes += note_head_down(np.concatenate(poses), view.pose[0])
         if view.coordinates == "unknown":
             notes += notes_on_up((x, y, z), telling or rows, settings.options)
         told = infer_up((x, y, z), telling)
@@ -265,11 +289,11 @@ def _fill_image(part: LabelArrays, numbers: dict[str, Any], keys: dict[str, str]
             raise part.error(
                 "cam_int", "an intrinsic matrix (3, 3), or one for each row", f"shape {camera.shape}"
             )
-        numbers["cam_int"][:], keys["cam_int"] = camera, "cam_int"
+        numbers["cam_int"][:], keys["cam_int"] = camera, part.shown("cam_int")
     if "box" in part:
         box = part.numbers("box", (4,), (5,))
         numbers["center"], numbers["scale"] = box[:, :2].copy(), box[:, 2:4] / np.float32(200)
-        keys |= {"center": "box", "scale": "box"}
+        keys |= dict.fromkeys(("center", "scale"), part.shown("box"))
 
 
 def _placed(
@@ -296,67 +320,13 @@ def _placed(
         return pose, transl
     turns = part.numbers("turn", (3,), (3, 3), dtype=np.float64)
     if turns.ndim == 3:
-        turns = matrices_to_axis_angle("turn", turns[:, None], faults)[:, 0]
+        turns = matrices_to_axis_angle(part.shown("turn"), turns[:, None], faults)[:, 0]
     shift = part.numbers("shift", (3,), (1, 3), (3, 1), dtype=np.float64).reshape(rows, 3)
     good = np.isfinite(turns).all(axis=1) & np.isfinite(pose[:, 0]).all(axis=1)
-    faults.report(~np.isfinite(turns).all(axis=1), "non_finite:turn")
+    faults.report(~np.isfinite(turns).all(axis=1), f"non_finite:{part.shown('turn')}")
     rotation = Rotation.from_rotvec(turns[good])
     pose, transl = pose.copy(), transl.copy()
     pose[good, 0] = (rotation * Rotation.from_rotvec(pose[good, 0])).as_rotvec()
     transl[good] = rotation.apply(transl[good])
     numbers["root_shift"][good] = rotation.as_matrix() - np.eye(3)
     return pose, transl + shift
-
-
-def _joined(
-    tracks: list[_Track], about: LabelProperties, settings: ReadSettings, rate: float | None
-) -> LabelBatch:
-    """All tracks one after another, with a bad row for each frame that is missing in a short gap."""
-    numbers: dict[str, list[FloatArray]] = {name: [value] for name, value in _no_rows().items()}
-    imgname: list[str] = []
-    gender: list[str] = []
-    bad: list[str] = []
-    sequences: list[MotionSequence] = []
-    for track in tracks:
-        subject = f"{settings.name}-{track.name}" if track.name else settings.name
-        for number, rows in enumerate(_pieces(track)):
-            frames = rows if track.frames is None else track.frames[rows] - track.frames[rows[0]]
-            first = 0 if track.frames is None else int(track.frames[rows[0]])
-            count, texts = int(frames[-1]) + 1, track.faults.texts()
-            reasons = [f"no_label: {subject} is not in frame {first + k}" for k in range(count)]
-            names = [""] * count
-            for k, row in zip(frames.tolist(), rows.tolist(), strict=True):
-                reasons[k], names[k] = texts[row], track.imgname[row]
-            for name, parts in numbers.items():
-                given = track.numbers[name]
-                column = np.zeros((count, *given.shape[1:]), np.float32)
-                column[frames] = given[rows]
-                parts.append(column)
-            if track.frames is not None:
-                title = f"{subject}-{number}" if number else subject
-                sequences.append(MotionSequence(title, subject, rate, len(bad), count))
-            imgname, gender, bad = imgname + names, gender + [track.gender] * count, bad + reasons
-    columns: dict[str, Any] = {name: np.concatenate(parts) for name, parts in numbers.items()}
-    if not columns["root_shift"].any():
-        columns["root_shift"] = None
-    return LabelBatch(
-        row=np.arange(len(bad), dtype=np.int64),
-        imgname=imgname,
-        gender=gender,
-        bad=bad,
-        sequences=tuple(sequences),
-        about=about,
-        **columns,
-    )
-
-
-def _no_rows() -> dict[str, FloatArray]:
-    return {**empty_fields(0), "root_shift": np.zeros((0, 3, 3), np.float32)}
-
-
-def _pieces(track: _Track) -> list[NDArray[np.int64]]:
-    """The rows of a track between long gaps."""
-    rows = np.arange(len(track.imgname))
-    if track.frames is None:
-        return [rows]
-    return np.split(rows, np.flatnonzero(np.diff(track.frames) > _LONG_GAP) + 1)

@@ -29,7 +29,7 @@ from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.data.turn import turned_poses, turns_of
 from skelfit.learning.networks.network import Prediction
 
-LARGEST_BETA = 2.0  # HSMR's rule
+LARGEST_BETA = 2.0  # HSMR's rule; the refiner's bound, where betas may end, is allowed
 _NEAREST = 0.1  # m
 
 
@@ -183,7 +183,7 @@ class BetterLabels:
         refined, done = self.refine(people)
         points = self.bodies[self.gender == "female"](refined.poses, refined.betas)
         error = errors_2d(points, people.keypoints2d, people.cam_int)
-        good = done & (refined.betas.abs().amax(1) < LARGEST_BETA) & (error < numbers["error"])
+        good = done & (refined.betas.abs().amax(1) <= LARGEST_BETA) & (error < numbers["error"])
         upright = torch.cat((_turned(refined.poses, -numbers["turn"]), refined.betas), 1)
         flipped = numbers["flipped"].tolist()
         return [

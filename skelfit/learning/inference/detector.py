@@ -36,7 +36,7 @@ def detector(name: str) -> FindBoxes:
             photo = rgb_with_exif(opened)  # a fault of the image is none of the detector
         try:
             return [_as_box(found) for found in detect(photo)]
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything, or end itself
             raise DetectorError(f"{name}: {error!r}") from error
 
     return find

@@ -85,7 +85,7 @@ def plugged_in(name: str) -> CameraSource:
     def find(photo: Image.Image) -> SourcedCamera:
         try:
             answer = [float(number) for number in intrinsics(rgb_with_exif(photo))]
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the user's code
             raise InputError(name, None, "fx, fy, cx, cy in px", repr(error)) from error
         if len(answer) != 4 or not all(map(math.isfinite, answer)) or min(answer[:2]) <= 0:
             raise InputError(name, None, "fx, fy, cx, cy in px", str(answer))

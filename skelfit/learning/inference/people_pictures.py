@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from skelfit.learning.inference.overlay import OverlayPainter
 from skelfit.learning.inference.photo_results import PhotoResult
 from skelfit.learning.inference.predictor import Array, PredictedPeople, Predictor
+
+_LINE = 16  # px, the least height of a line of text
+_WIDTH_OF_LINE = 24  # of a picture, in heights of its line of text
 
 
 class PeoplePictures:
@@ -33,10 +36,10 @@ class PeoplePictures:
         return side_by_side(panels)
 
     def layers(self, result: PhotoResult) -> Image.Image:
-        """The photo, and over it the skin and joints of each estimate from coarse to fine."""
-        assert result.picture is not None
-        panels = [self._with_skin(result, people) for people in result.layers]
-        return side_by_side([Image.fromarray(result.picture), *panels])
+        """The photo, and over it the skin and joints of each estimate from coarse to fine, each under its name."""
+        panels = [_plain(result), *(self._with_skin(result, people) for people in result.layers)]
+        names = ("photo", *self._predictor.estimate_names(len(result.layers)))
+        return side_by_side([_captioned(*pair) for pair in zip(panels, names, strict=True)])
 
     def _with_skin(self, result: PhotoResult, people: PredictedPeople | None) -> Image.Image:
         if people is None:
@@ -69,6 +72,16 @@ class PeoplePictures:
 def _plain(result: PhotoResult) -> Image.Image:
     assert result.picture is not None
     return Image.fromarray(result.picture)
+
+
+def _captioned(panel: Image.Image, text: str) -> Image.Image:
+    """A picture below a line of text."""
+    line = max(_LINE, panel.width // _WIDTH_OF_LINE)
+    whole = Image.new("RGB", (panel.width, panel.height + line), "white")
+    whole.paste(panel, (0, line))
+    font = ImageFont.load_default(0.75 * line)
+    ImageDraw.Draw(whole).text((line // 4, line // 2), text, "black", font, anchor="lm")
+    return whole
 
 
 def side_by_side(panels: Sequence[Image.Image]) -> Image.Image:

@@ -25,7 +25,7 @@ def load_plug_in(option: str, name: str, does: str) -> Callable[[Any], Any]:
         sys.path.append(str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # importing runs the user's code
+    except (Exception, SystemExit) as error:  # importing runs the user's code
         raise InputError(option, name, expected, repr(error)) from None
     if not callable(function):
         raise InputError(option, name, expected, type(function).__name__)

@@ -122,6 +122,13 @@ class Predictor:
             people.append(self._people(angles, estimate.betas, trans, estimate.camera, prediction.cam_int))
         return people
 
+    def estimate_names(self, count: int) -> tuple[str, ...]:
+        """The names of so many `estimates` of a crop."""
+        if count == 1:
+            return ("estimate",)
+        first = ["encoder"] if count == self.network.config.layers + 1 else []
+        return (*first, *(f"layer {i + 1}" for i in range(count - len(first))))
+
     @torch.inference_mode()
     def posed(self, poses: Array, betas: Array, trans: Array, cam_int: Array) -> PredictedPeople:
         """People of known parameters, in cameras (N,3,3) px; their crop_camera is NaN."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from skelfit.conversion.run_lock import is_written_to, read_record
 from skelfit.shards.shard_files import SUMMARY_NAME, ShardError, ShardFiles, list_shards
-from skelfit.shards.shard_reader import read_json
+from skelfit.shards.shard_reader import read_json, read_marker
+from skelfit.storage.command_lines import command
 from skelfit.storage.locations import Location
 from skelfit.verification.integrity.damage import Damage
 
@@ -23,6 +25,7 @@ class Unfinished:
     running: bool  # as far as this machine can see
     writer: str  # the run that wrote last; '' where not known
     rows: int | None  # of the whole run; None: not known
+    command: str = "command"  # that made its shards, where one is finished
 
     def damage(self, folder: Location, done: int, rows: int | None) -> Damage:
         """The message; `done` of `rows` rows are in finished shards."""
@@ -30,7 +33,7 @@ class Unfinished:
         if self.running:
             text = f"a run is writing here{so_far}; verify them again when it has finished"
         else:
-            text = f"no {SUMMARY_NAME}, so the run is not finished{so_far}; the same skelfit convert goes on"
+            text = f"no {SUMMARY_NAME}, so the run is not finished{so_far}; the same {self.command} goes on"
         return Damage(None, None, "unfinished", f"{folder}: {text}")
 
 
@@ -61,7 +64,17 @@ def open_run_folder(folder: Location) -> RunFolder:
     else:
         raise ShardError(folder, None, "a folder of shards", "no shards")
     shards = [files for files in list_shards(folder, subset) if unfinished is None or files.marker.exists()]
+    if unfinished is not None:
+        unfinished = replace(unfinished, command=_made_by(shards))
     return RunFolder(folder, subset, shards, unfinished)
+
+
+def _made_by(shards: Sequence[ShardFiles]) -> str:
+    """The command that made finished shards, as the first marker that can be read tells."""
+    for files in shards:
+        with suppress(ShardError):
+            return command("refine" if "refined" in read_marker(files).identity else "convert")
+    return Unfinished.command
 
 
 def _unfinished(folder: Location) -> Unfinished | None:

@@ -13,7 +13,7 @@ import numpy as np
 from skelfit.config.fit_settings import RootMode
 from skelfit.images.image_bytes import IDENTITY, check_image
 from skelfit.shards.label_vector import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, FloatArray, unpack
-from skelfit.shards.row_status import NO_PERSON, PAIRED_MEASURES, PUBLISHED, REFINEMENTS
+from skelfit.shards.row_status import CAMERAS, NO_PERSON, PAIRED_MEASURES, PUBLISHED, REFINEMENTS
 from skelfit.shards.shard_schema import ShardRow
 from skelfit.verification.integrity.damage import Kind
 
@@ -25,7 +25,7 @@ _NAMED = ("key", "subset", "label_file", "row", "imgname", "smpl_gender", "skel_
 _META_KEYS = frozenset((*META, *_NAMED, "keypoints3d"))
 _ROW_KEYS = frozenset(field.name for field in fields(ShardRow))
 _REFINEMENT = "refinement"  # the key of the rows of refined shards
-_REFINEMENT_KEYS = ("status", "reason", "seen", "before", "after", "moved_mm", "shift")
+_REFINEMENT_KEYS = ("status", "reason", "seen", "camera", "before", "after", "moved_mm", "shift")
 # Keys that are in both the metadata of a sample and its row.
 _SHARED = (
     "key row skel_gender target_gender root status sequence frame frame_rate fitted_rate subject".split()
@@ -188,6 +188,8 @@ def _refinement_fault(row: Mapping[str, Any]) -> str:
     one = row[_REFINEMENT]
     if not isinstance(one, dict) or tuple(one) != _REFINEMENT_KEYS or one["status"] not in REFINEMENTS:
         return f"{_REFINEMENT}: expected {', '.join(_REFINEMENT_KEYS)}, with a status that there is"
+    if one["camera"] not in (None, *CAMERAS):
+        return f"{_REFINEMENT}: camera: expected null, {' or '.join(CAMERAS)}, found {one['camera']!r}"
     if (one["status"] == NO_PERSON) != (row["status"] not in PUBLISHED):
         return f"{_REFINEMENT}: {one['status']} of a row that is {row['status']}"
     measures = [one[when] for when in ("before", "after")]

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from skelfit.config.identity import mapping_hash
+from skelfit.shards.content_seal import SEAL, is_broken
 from skelfit.shards.label_vector import LABEL_SIZE, FloatArray
 from skelfit.shards.row_statistics import Summary
 from skelfit.shards.row_status import PUBLISHED
 from skelfit.shards.shard_files import ShardError, ShardFiles
-from skelfit.shards.shard_reader import read_marker
+from skelfit.shards.shard_reader import marker_of, read_json
 from skelfit.shards.shard_schema import ShardMarker
 from skelfit.shards.shard_writer import reason_kind, row_digest
 from skelfit.storage.hashed_write import FileRecord
@@ -123,7 +124,10 @@ def _read_marker(log: _DamageLog) -> ShardMarker | None:
         log.add("missing", f"{path}: no such file: the shard is not finished, or the marker was removed")
         return None
     try:
-        marker = read_marker(log.files)
+        content = read_json(path)
+        if is_broken(content):
+            log.add("marker", f"{path}: '{SEAL}': it is not the hash of the rest of the marker")
+        marker = marker_of(log.files, content)
         text = path.read_bytes()
         if text != (json.dumps(json.loads(text), indent=2) + "\n").encode():
             log.add("marker", f"{path}: not written as skelfit writes it")

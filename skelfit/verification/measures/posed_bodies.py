@@ -24,6 +24,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel, corrective_feature, skinning_transforms
 from skelfit.bodies.smpl import NUM_SMPL_JOINTS, SmplModel
 from skelfit.verification.measures.decoded_samples import DecodedPeople
+from skelfit.verification.measures.sole_poser import SolePoser
 
 if TYPE_CHECKING:
     from skelfit.verification.measures.skin_distance import SkinSurface
@@ -124,6 +125,7 @@ class BodyModels:
         self._regressors: dict[str, Regressor] = {}
         self._skins: dict[str, SkinPoser] = {}
         self._surfaces: dict[str, SkinSurface] = {}
+        self._soles: dict[str, SolePoser] = {}
 
     @property
     def has_keypoints(self) -> bool:
@@ -154,6 +156,12 @@ class BodyModels:
     def skel_joints(self, gender: str) -> Regressor:
         """SKEL's 24 anatomical joints of a skin, as they are regressed from it."""
         return self._regressor(f"skel {gender}", self.models.skel_of(gender).J_regressor_osim)
+
+    def soles(self, gender: str) -> SolePoser:
+        """Poses the soles of SKEL of a gender. Raises ModelError when there is none."""
+        if gender not in self._soles:
+            self._soles[gender] = SolePoser(self.skel(gender))
+        return self._soles[gender]
 
     def surface(self, gender: str) -> SkinSurface:
         """The surface of a SKEL's skin, for distances to it."""

@@ -15,6 +15,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.shards.shard_files import ShardError
 from skelfit.storage.hashed_write import write_atomically
 from skelfit.storage.locations import Location
+from skelfit.verification.measures.posed_bodies import BodyModels
 from skelfit.verification.report.array_packing import UNIT_M, ArrayPack
 from skelfit.verification.report.before_and_after import figures_of, other_people
 from skelfit.verification.report.gallery import (
@@ -69,7 +70,7 @@ def make_page(
         before,
     )
     figures = figures_of(before, models)
-    motions = [*_motions(report, folders, pack, skipped)]
+    motions = [*_motions(report, folders, BodyModels(models), pack, skipped)]
     body, faces = artist.standing()
     people = {
         "unit": UNIT_M,
@@ -93,13 +94,17 @@ def make_page(
 
 
 def _motions(
-    report: Mapping[str, Any], folders: Sequence[Location], pack: ArrayPack, skipped: list[dict[str, str]]
+    report: Mapping[str, Any],
+    folders: Sequence[Location],
+    bodies: BodyModels,
+    pack: ArrayPack,
+    skipped: list[dict[str, str]],
 ) -> Iterator[dict[str, Any]]:
     """The sequences with the largest jumps, for the page's script; those that cannot be read go into `skipped`."""
     jumps = (report.get("anatomy") or {}).get("jumps") or {}
     for jump in largest_of_each(jumps.get("worst", ())):
         try:
-            yield packed(read_motion(_tar(folders, jump["shard"]), jump), pack)
+            yield packed(read_motion(_tar(folders, jump["shard"]), jump, bodies), pack)
         except ShardError as error:
             skipped.append({"key": jump["key"], "reason": str(error)})
 

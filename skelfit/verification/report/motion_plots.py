@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.bodies.dofs import SKEL_JOINT_NAMES, dof_index
-from skelfit.shards.label_vector import FloatArray, unpack
+from skelfit.shards.label_vector import FIELDS, FloatArray, unpack
 from skelfit.shards.shard_files import ShardError
 from skelfit.shards.shard_reader import read_samples
 from skelfit.storage.locations import Location
+from skelfit.verification.measures.ground_rows import rate_of
 from skelfit.verification.measures.joint_turns import (
     fit_rotations,
     followed,
@@ -25,7 +26,8 @@ from skelfit.verification.measures.joint_turns import (
     lengths,
     turns_between,
 )
-from skelfit.verification.measures.posed_bodies import Array
+from skelfit.verification.measures.posed_bodies import Array, BodyModels
+from skelfit.verification.measures.sequence_ground import STATUSES, SequenceGround, measure_ground
 from skelfit.verification.report.array_packing import ArrayPack
 
 SHOWN = 4  # sequences
@@ -42,6 +44,7 @@ DOFS: tuple[str, ...] = (
 ANGLE_UNIT_DEG = 0.05  # 16 bits hold up to four and a half turns in either direction
 TURN_UNIT_DEG = 0.01
 _REACH = 32_767
+_PARAMETERS = ("skel_poses", "skel_betas", "skel_trans")  # in the order of FIELDS
 _NOT_KNOWN = -1  # in units; known turns are at least 0
 
 Jump = Mapping[str, Any]  # as a report has it
@@ -56,6 +59,10 @@ class PlottedMotion:
     frames: tuple[int, ...]  # (T,) numbers of the published frames
     angles_deg: Array  # (T,D) of DOFS as stored, less the whole turns that all frames have in common
     turns_deg: Array  # (T,2) turn of the jump's joint since the frame before, fit and label; NaN: not known
+    ground: str  # what is known of the ground under the whole sequence
+    feet: (
+        NDArray[np.bool_] | None
+    )  # (T,2) whether the right and the left foot are on the floor; None: not known
 
 
 def largest_of_each(jumps: Sequence[Jump], count: int = SHOWN) -> list[Jump]:
@@ -66,14 +73,18 @@ def largest_of_each(jumps: Sequence[Jump], count: int = SHOWN) -> list[Jump]:
     return list(largest.values())[:count]
 
 
-def read_motion(tar: Location, jump: Jump) -> PlottedMotion:
-    """The frames around a jump, from the shard that holds its sequence. Raises ShardError."""
+def read_motion(tar: Location, jump: Jump, bodies: BodyModels) -> PlottedMotion:
+    """The frames around a jump, from the shard that holds its sequence. Raises ShardError, ModelError."""
     names = ("subset", "label_file", "sequence")
     labels: dict[int, FloatArray] = {}
     metas: dict[int, Mapping[str, Any]] = {}
+    parameters: dict[int, FloatArray] = {}  # of all frames: the floor is that of the whole sequence
     for _, label, meta in read_samples(tar):
-        near = meta.get("frame") is not None and abs(meta["frame"] - jump["frame"]) <= MAX_FRAMES // 2
-        if near and all(meta.get(name) == jump[name] for name in names):
+        if meta.get("frame") is None or any(meta.get(name) != jump[name] for name in names):
+            continue
+        parts = unpack(label)
+        parameters[meta["frame"]] = np.concatenate([parts[name] for name in _PARAMETERS])
+        if abs(meta["frame"] - jump["frame"]) <= MAX_FRAMES // 2:
             labels[meta["frame"]], metas[meta["frame"]] = label, meta
     frames = sorted(labels)[:MAX_FRAMES]
     if not frames:
@@ -89,7 +100,24 @@ def read_motion(tar: Location, jump: Jump) -> PlottedMotion:
         turns[1:, k] = np.where(follows, stepped, np.nan)
     angles = np.degrees(fields["skel_poses"][:, [dof_index(name) for name in DOFS]].astype(np.float64))
     angles -= 360 * np.round(np.median(angles, axis=0) / 360)
-    return PlottedMotion(jump, metas[frames[0]]["frame_rate"], tuple(frames), angles, turns)
+    ground = _ground(parameters, metas[frames[0]], bodies)
+    feet = ground.feet
+    if feet is not None:
+        feet = feet[np.searchsorted(ground.frames, frames)]
+    rate = metas[frames[0]]["frame_rate"]
+    return PlottedMotion(jump, rate, tuple(frames), angles, turns, STATUSES[ground.status], feet)
+
+
+def _ground(
+    parameters: Mapping[int, FloatArray], meta: Mapping[str, Any], bodies: BodyModels
+) -> SequenceGround:
+    """The ground under a sequence, from _PARAMETERS of each frame and the metadata of one."""
+    frames = np.array(sorted(parameters), np.int64)
+    rows = np.array([parameters[frame] for frame in frames.tolist()])
+    ends = np.cumsum([field.size for field in FIELDS if field.name in _PARAMETERS])[:-1]
+    poses, betas, trans = np.split(rows, ends, axis=1)
+    tracks = bodies.soles(str(meta["skel_gender"])).tracks(frames, betas, poses, trans)
+    return measure_ground(tracks, rate_of(meta), str(meta["coordinates"]))
 
 
 def packed(motion: PlottedMotion, pack: ArrayPack) -> dict[str, Any]:
@@ -103,6 +131,8 @@ def packed(motion: PlottedMotion, pack: ArrayPack) -> dict[str, Any]:
         "frames": pack.add(frames[:, None] - frames[0]),
         "angles": pack.add(_units(motion.angles_deg, ANGLE_UNIT_DEG)),
         "turns": pack.add(_units(turns, TURN_UNIT_DEG)),
+        "ground": f"The ground: {motion.ground}.",
+        "contacts": None if motion.feet is None else pack.add(motion.feet),
     }
 
 

@@ -78,6 +78,8 @@ def _tables(report: Report) -> Iterator[Table]:
     yield from _bones(anatomy["bones"])
     yield from _sides(anatomy["asymmetry"])
     yield from _motion(anatomy)
+    if "ground" in report:
+        yield from _ground(report["ground"])
 
 
 def _spread(spread: Mapping[str, Cell]) -> Sequence[Cell]:
@@ -169,3 +171,15 @@ def _motion(anatomy: Mapping[str, Any]) -> Iterator[Table]:
     rows = {"SKEL fit": _spread(jitter["fit_deg"]), "SMPL label": _spread(jitter["label_deg"])}
     yield "jitter, deg/frame^2", columns, rows
     yield "jitter by joint", [("fit", "deg"), ("label", "deg")], jitter["by_joint"]
+
+
+def _ground(ground: Mapping[str, Any]) -> Iterator[Table]:
+    rows: dict[str, Sequence[Cell]] = {status: [n] for status, n in ground["statuses"].items()}
+    yield "sequences by what is known of the ground", [("sequences", "count")], rows
+    yield (
+        "feet on the floor: slip, mm/s",
+        [(title, "mm/s") for title, _ in _MM],
+        {"": _spread(ground["slip_mm_s"])},
+    )
+    names = {"penetration_mm": "soles below the floor", "spread_mm": "spread of the floor"}
+    yield "floor, mm", _MM, {title: _spread(ground[name]) for name, title in names.items()}

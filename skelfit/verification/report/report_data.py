@@ -13,7 +13,9 @@ from skelfit.verification.integrity.damage import Damage
 from skelfit.verification.integrity.folder_check import Integrity, add_counts, check_run
 from skelfit.verification.integrity.run_folder import RunFolder
 from skelfit.verification.integrity.shard_check import ShardCheck
+from skelfit.verification.measures.ground_rows import GroundRow
 from skelfit.verification.report.aggregate import Aggregate
+from skelfit.verification.report.ground_table import ground_to_json
 from skelfit.verification.report.tables import tables
 from skelfit.verification.verify_shard import ShardReport
 
@@ -32,6 +34,7 @@ class ReportBuilder:
     measured: int = 0
     aggregate: Aggregate = field(default_factory=Aggregate)
     counts: KeepCounts = field(default_factory=KeepCounts)
+    ground: list[GroundRow] | None = None  # of all sequences; None: not measured
 
     def add(self, shard: ShardReport) -> None:
         """Add a shard. Measures of single people are not kept."""
@@ -39,6 +42,8 @@ class ReportBuilder:
         self.measured += shard.measured
         self.aggregate = self.aggregate.merge(shard.aggregate)
         self.counts = self.counts.merge(shard.counts)
+        if shard.ground is not None:
+            self.ground = [*(self.ground or ()), *shard.ground]
 
     def report(
         self, limits: Mapping[str, float], max_pve: float | None, failures: Iterable[Damage] = ()
@@ -60,6 +65,7 @@ class ReportBuilder:
             "people": {"whole": integrity["people"], "measured": self.measured},
             "integrity": integrity,
             **measures,
+            **({"ground": ground_to_json(self.ground)} if self.ground else {}),
             "keep": self.counts.to_json(limits) if self.measured else None,
         }
 

@@ -20,13 +20,16 @@ VERDICTS = {
     "unfinished": "UNFINISHED",
     "damaged": "DAMAGED OR INCOMPLETE",
 }
+# Of sequences: how fast feet slip that are on the floor, how far soles are below it, and how far its height is spread.
+GROUND_TITLES = {"slip_mm_s": "feet slip, mm/s", "penetration_mm": "soles below the floor, mm"}
+GROUND_TITLES |= {"spread_mm": "resting soles, spread, mm"}
 _SPREAD = ("mean", "p50", "p95", "max")
 
 
 def summary_lines(report: Report) -> list[str | ReportTable]:
     """The lines of one report."""
     lines: list[str | ReportTable] = list(_integrity("", report))
-    for rows in (_accuracy, _reprojection, _anatomy):
+    for rows in (_accuracy, _reprojection, _anatomy, _ground):
         lines += _tables(list(rows(report)))
     return [*lines, *_keep(report), verdict_line(report)]
 
@@ -150,6 +153,19 @@ def _anatomy(report: Report) -> Iterator[Row]:
     if jitter["triples"]:
         yield "  jitter, deg/frame^2, SKEL fit", _numbers(jitter["fit_deg"], _SPREAD)
         yield "  jitter, deg/frame^2, SMPL label", _numbers(jitter["label_deg"], _SPREAD)
+
+
+def _ground(report: Report) -> Iterator[Row]:
+    ground = report.get("ground")
+    if not ground:
+        return
+    several = "s" if ground["sequences"] != 1 else ""
+    yield f"ground, {ground['sequences']} sequence{several}", _SPREAD
+    if ground["slip_mm_s"]["count"]:
+        for name, title in GROUND_TITLES.items():
+            yield f"  {title}", _numbers(ground[name], _SPREAD)
+    for status, count in ground["statuses"].items():
+        yield f"  {status}", (str(count),)
 
 
 def _keep(report: Report) -> Iterator[str]:

@@ -69,6 +69,7 @@ def start(
         body_tables(skel, "cpu"),
         make_balls(range(NUM_JOINTS), range(NUM_DOFS), "cpu", limits),
         kernels.joint_frames.make_joint_frames(slots, "cpu"),
+        kernels.smpl_joints.make_smpl_frames(slots, "cpu"),
         kernels.closed_form_start.make_start_scratch(slots, "cpu"),
         transforms,
         coefficients,

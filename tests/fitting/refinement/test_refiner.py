@@ -12,10 +12,12 @@ from torch import Tensor
 
 from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
 from skelfit.bodies.model_set import ModelSet
+from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.config.refine_settings import RefineConfig, published_config, published_loop_config
 from skelfit.errors import ArgumentError
 from skelfit.fitting.backends.backend import make_backend
 from skelfit.fitting.baseline.first_order_refinement import FirstOrderRefiner
+from skelfit.fitting.baseline.naive_refinement import naive_refinement
 from skelfit.fitting.refinement.refinement_problem import (
     BodyParameters,
     RefinementProblem,
@@ -128,7 +130,23 @@ def test_whoever_cannot_be_refined_keeps_their_bits(case: Case) -> None:
         assert int(result.status[0]) == status, status.name
         for name, x in vars(one.start).items():
             assert torch.equal(getattr(result.refined, name).nan_to_num(-7.0), x.nan_to_num(-7.0)), name
-        assert result.objective.isnan().all()
+        if status == RefinementStatus.SWAPPED:  # which only the end of a refinement tells
+            assert torch.equal(result.objective[:, 0], result.objective[:, 1])
+            assert torch.equal(result.reprojection[:, 0], result.reprojection[:, 1])
+        else:
+            assert result.objective.isnan().all()
+
+
+def test_swapped_sides_are_found_on_shaken_labels(models: ModelSet, case: Case) -> None:
+    refiner, problem, _, _ = case
+    exchanged = replace(problem, keypoints2d=problem.keypoints2d[:, list(MIRRORED_KEYPOINTS)])
+    result = refiner.refine(exchanged)
+    found = result.status == RefinementStatus.SWAPPED
+    assert found.sum() >= 0.9 * PEOPLE
+    assert torch.equal(result.refined.angles[found], problem.start.angles[found])
+    keypoints = replace(refiner.config.keypoints, swap_gain=0.0)
+    unasked = Refiner(models, replace(refiner.config, keypoints=keypoints)).refine(exchanged)
+    assert (unasked.status == RefinementStatus.REFINED).all()
 
 
 def test_no_step_raises_the_objective(models: ModelSet, case: Case) -> None:
@@ -205,6 +223,52 @@ def test_the_published_phases_run(models: ModelSet, case: Case, config: RefineCo
     result = Refiner(models, config).refine(problem)
     assert (result.status == RefinementStatus.REFINED).all()
     assert result.reprojection_px[:, 1].mean() < result.reprojection_px[:, 0].mean()
+
+
+def test_betas_end_within_their_bound_and_where_it_is_best(models: ModelSet, case: Case) -> None:
+    """Of people with large betas, whose labels do not have them, and do not hold them."""
+    config = replace(case[0].config, anchor=replace(case[0].config.anchor, betas=1e-5, skin=0.01))
+    refiner = Refiner(models, config)
+    problem, _ = make_problem(models, PEOPLE, betas=3.0, label_betas=0.5)
+    result = refiner.refine(problem)
+    labels, betas = problem.start.betas.abs().amax(1), result.refined.betas
+    assert (result.status == RefinementStatus.REFINED).all()
+    assert (betas.abs().amax(1) <= labels.clamp(min=2.0)).all()
+    assert (betas.abs() == 2.0).any(1).sum() > PEOPLE // 2
+    free = Refiner(models, replace(config, max_abs_beta=0.0)).refine(problem)
+    assert (free.refined.betas.abs().amax(1) > 2.1).sum() > PEOPLE // 2
+    assert (result.objective[:, 1] < result.objective[:, 0]).all()
+    few = problem.take((~problem.female).nonzero()[:, 0])
+    body = SkelKeypoints(models, "male", dtype=torch.float64)
+    goal = naive_refinement(body, config, few.to(torch.float64))
+    x = variables_of(result.refined)[~problem.female].double().requires_grad_()
+    (slope,) = torch.autograd.grad(goal.value(x).sum(), x)
+    betas, slope = x.detach()[:, 49:], slope[:, 49:]
+    at_bound = betas.abs() == 2.0
+    assert (slope[at_bound] * betas[at_bound] < 0).all(), "each would leave the bound downhill"
+    assert slope[~at_bound].abs().median() < 0.02 * slope[at_bound].abs().median()
+    assert result.gain.max() < 2e-3
+
+
+def test_the_twin_has_the_same_bound(models: ModelSet, case: Case) -> None:
+    """Someone who is at the bound already, and would leave it."""
+    problem, truth = make_problem(models, 1, betas=3.0)
+    problem.start.betas[:] = 2.0 * truth.betas.sign()
+    config = RefineConfig(phases=case[0].config.phases[-1:])
+    twin = FirstOrderRefiner(models, config, iterations=2, batch=1).refine(problem)
+    betas = twin.refined.betas.abs()
+    assert (betas == 2.0).any() and (betas < 2.0).any() and (betas <= 2.0).all()
+    assert (twin.objective[:, 1] < twin.objective[:, 0]).all()
+
+
+def test_a_larger_beta_of_the_label_may_stay(models: ModelSet, case: Case) -> None:
+    """The bound is that of the label: its betas neither grow nor have to shrink."""
+    refiner, problem, _, _ = case
+    betas = problem.start.betas.clone()
+    betas[:, 0] = 3.5
+    result = refiner.refine(replace(problem, start=replace(problem.start, betas=betas)))
+    largest = result.refined.betas.abs().amax(1)
+    assert (largest <= 3.5).all() and (largest > 2.0).any()
 
 
 def test_the_torso_gives_the_depth(models: ModelSet, case: Case) -> None:

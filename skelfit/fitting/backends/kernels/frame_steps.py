@@ -15,13 +15,13 @@ from .betas_terms import BetaTerms
 from .cyclic_reduction import ChainSystem
 from .damped_step import NewtonScratch
 from .joint_frames import JointFrames
-from .lanes import A2, F2, F3, I2, L, V, gather, m, scatter, sync
+from .lanes import A2, F2, F3, I2, L, V, gather, scatter, sync
 from .levenberg_marquardt import FitState, load_people
 from .moments import SkinMoments
 from .objective import StepRules, VariableScratch, evaluate, load_objective
 from .quadratic import QuadraticForm
 from .retraction import retract
-from .temporal_terms import SequenceTerms
+from .temporal_terms import SequenceTerms, write_promise
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
@@ -80,10 +80,7 @@ def move_frames(
     frames: I2, slots: int, max_step: float, variables: StageVariables, balls: BallTables, sequences: SequenceTerms,
     system: ChainSystem, q: F2, scratch: FrameScratch,
 ):  # fmt: skip
-    """Move frames (G, L) along the solution d, and write each frame's part of the predicted decrease.
-
-    The decrease is -g . d - d . H d / 2. As (H + C) d = -g with the damping C, it equals (d . C d - g . d) / 2.
-    """
+    """Move frames (G, L) along the solution, and write what it promises."""
     g, t = wp.tid()
     s = g % slots
     n = variables.num_dofs
@@ -92,13 +89,7 @@ def move_frames(
         scratch.step[s, i] = gather(system.x, frames, g, i)
     sync()
     if t == 0:
-        total = V()
-        for i in range(n):
-            d = scratch.step[s, i]
-            change = m(gather(sequences.added, frames, g, i), d) - gather(sequences.gradient, frames, g, i)
-            total += m(d, change)
-        for k in range(wp.static(L)):
-            sequences.predicted[frames[g, k]] = 0.5 * total[k]
+        write_promise(g, frames, sequences, system)
     retract(s, t, scratch.x, scratch.step, max_step, balls, scratch.balls, scratch.x)
     sync()
     for i in range(t, n, wp.block_dim()):

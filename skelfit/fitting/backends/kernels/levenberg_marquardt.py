@@ -19,7 +19,7 @@ from .betas_moments import BetaMoments
 from .betas_terms import BetaTerms
 from .damped_step import NewtonScratch, damped_step
 from .joint_frames import JointFrames
-from .lanes import F2, F3, I2, V, any_positive, choose, exceeds, gather, m, scatter, sync
+from .lanes import A2, F2, F3, I2, V, any_positive, choose, exceeds, gather, m, scatter, sync
 from .moments import SkinMoments
 from .objective import StepRules, VariableScratch, evaluate, load_objective
 from .quadratic import (
@@ -52,17 +52,14 @@ class FitState:
 
 
 @wp.func
-def _accept(
-    s: int, t: int, h: int, n: int, full_hessian: int, better: V, scratch: VariableScratch,
-    newton: NewtonScratch,
+def keep_refused(
+    s: int, t: int, h: int, n: int, full_hessian: int, better: V, mean: A2, newton: NewtonScratch,
 ):  # fmt: skip
-    """Take the trial in the lanes where it is better; else copy the evaluation of buffer h to the other buffer."""
-    for i in range(t, n, wp.block_dim()):
-        scratch.x[s, i] = choose(better, scratch.trial[s, i], scratch.x[s, i])
+    """Copy the evaluation of buffer h to the other buffer, in the lanes where the trial is not better."""
     if any_positive(V(1.0) - better):
         other = 4 * s + 1 - h
         for r in range(t, 3, wp.block_dim()):
-            scratch.mean[other, r] = choose(better, scratch.mean[other, r], scratch.mean[h, r])
+            mean[other, r] = choose(better, mean[other, r], mean[h, r])
         for i in range(t, n, wp.block_dim()):
             newton.gradient[other, i] = choose(better, newton.gradient[other, i], newton.gradient[h, i])
             for j in range(i, n):
@@ -132,7 +129,9 @@ def _minimise(
             better = m(better, exceeds(V(wp.static(3.0e38)), trial))
             if steps_left > rules.steps:
                 better = V(1.0)
-            _accept(s, t, h, size, rules.exact, better, scratch, newton)
+            for i in range(t, size, wp.block_dim()):
+                scratch.x[s, i] = choose(better, scratch.trial[s, i], scratch.x[s, i])
+            keep_refused(s, t, h, size, rules.exact, better, scratch.mean, newton)
             h = other
             value = choose(better, trial, value)
             accepted += better

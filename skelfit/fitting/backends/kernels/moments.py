@@ -143,19 +143,13 @@ def add_moments(skin: SkinTables, g: int, b: int, s: int, t: int, scratch: SkinS
             _add_value(skin, g, b, s, scratch, out)
 
 
-@wp.kernel
-def moments(
-    skin: SkinTables, people: SkinInputs, posing: PoseInputs, chunk: int, scratch: SkinScratch,
-    out: SkinMoments,
-):  # fmt: skip
-    """The vertex pass: reads each target vertex once. Launched over chunks of groups."""
-    c, t = wp.tid()
+@wp.func
+def _add_blocks(
+    skin: SkinTables, people: SkinInputs, c: int, t: int, chunk: int, scratch: SkinScratch, out: SkinMoments
+):
+    """The sums of all blocks, for the groups of chunk c."""
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
-    for g in range(begin, end):
-        pose_people(g, c % posing.angles.shape[0], t, skin, posing, people)
-        clear_moments(skin, people, g, t, out)
-    sync()
     for b in range(skin.blocks):
         for g in range(begin, end):
             s = slot_of(begin, g, c, scratch)
@@ -163,3 +157,27 @@ def moments(
             sync()
             add_moments(skin, g, b, s, t, scratch, out)
             sync()
+
+
+@wp.kernel
+def moments(
+    skin: SkinTables, people: SkinInputs, posing: PoseInputs, chunk: int, scratch: SkinScratch,
+    out: SkinMoments,
+):  # fmt: skip
+    """The vertex pass: reads each target vertex once. Launched over chunks of groups."""
+    c, t = wp.tid()
+    for g in range(c * chunk, wp.min(c * chunk + chunk, people.rows.shape[0])):
+        pose_people(g, c % posing.angles.shape[0], t, skin, posing, people)
+        clear_moments(skin, people, g, t, out)
+    sync()
+    _add_blocks(skin, people, c, t, chunk, scratch, out)
+
+
+@wp.kernel
+def posed_moments(skin: SkinTables, people: SkinInputs, chunk: int, scratch: SkinScratch, out: SkinMoments):
+    """The same for people whose coefficients and transforms are there already."""
+    c, t = wp.tid()
+    for g in range(c * chunk, wp.min(c * chunk + chunk, people.rows.shape[0])):
+        clear_moments(skin, people, g, t, out)
+    sync()
+    _add_blocks(skin, people, c, t, chunk, scratch, out)

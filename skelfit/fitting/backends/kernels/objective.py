@@ -98,7 +98,7 @@ class VariableScratch:
 
 
 @wp.func
-def _load_moments(s: int, t: int, g: int, pass_rows: I2, moments: SkinMoments, form: QuadraticForm):
+def load_moments(s: int, t: int, g: int, pass_rows: I2, moments: SkinMoments, form: QuadraticForm):
     """Read the moments of the people of group g; pass_rows (G, L): their rows in the vertex pass."""
     scattered = pass_rows[g, 0] % wp.static(L)
     for k in range(wp.static(L)):
@@ -157,7 +157,7 @@ def load_objective(
     form: QuadraticForm, beta_terms: BetaTerms, scratch: VariableScratch,
 ):  # fmt: skip
     """Set up the objective of the people of group g."""
-    _load_moments(s, t, g, pass_rows, moments, form)
+    load_moments(s, t, g, pass_rows, moments, form)
     if rules.free_betas != 0:
         # The moments belong to the betas of the vertex pass, which may have changed since.
         load_beta_moments(s, t, g, pass_rows, beta_moments, beta_terms)

@@ -56,21 +56,27 @@ def pose_people(g: int, s: int, t: int, skin: SkinTables, posing: PoseInputs, pe
 
 
 @wp.func
-def write_skinned(
-    g: int, s: int, t: int, betas: A2, skin: SkinTables, body: BodyTables, joints: JointFrames,
-    people: SkinInputs,
-):  # fmt: skip
-    """Coefficients and transforms of group g, whose betas (S, K) and posed joints are in slot s."""
+def write_transforms(g: int, s: int, t: int, joints: JointFrames, transforms: A3):
+    """[R | p - R J] of the posed joints of slot s, into the transforms of group g."""
     for j in range(t, 24, wp.block_dim()):
         for r in range(3):
             x = joints.rot[s, j, 3 * r]
             y = joints.rot[s, j, 3 * r + 1]
             z = joints.rot[s, j, 3 * r + 2]
-            people.transforms[g, j, 4 * r] = x
-            people.transforms[g, j, 4 * r + 1] = y
-            people.transforms[g, j, 4 * r + 2] = z
+            transforms[g, j, 4 * r] = x
+            transforms[g, j, 4 * r + 1] = y
+            transforms[g, j, 4 * r + 2] = z
             turned = m(x, joints.rest[s, j, 0]) + m(y, joints.rest[s, j, 1]) + m(z, joints.rest[s, j, 2])
-            people.transforms[g, j, 4 * r + 3] = joints.pos[s, j, r] - turned
+            transforms[g, j, 4 * r + 3] = joints.pos[s, j, r] - turned
+
+
+@wp.func
+def write_skinned(
+    g: int, s: int, t: int, betas: A2, skin: SkinTables, body: BodyTables, joints: JointFrames,
+    people: SkinInputs,
+):  # fmt: skip
+    """Coefficients and transforms of group g, whose betas (S, K) and posed joints are in slot s."""
+    write_transforms(g, s, t, joints, people.transforms)
     n = betas.shape[1]
     for i in range(t, 1 + n, wp.block_dim()):
         if i == 0:

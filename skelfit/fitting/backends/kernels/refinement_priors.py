@@ -1,4 +1,4 @@
-"""The terms of a refinement that need no picture: the anchor's, of limits, spine, betas and depth.
+"""The terms of a refinement that need no picture: the anchor's, of limits, spine, betas and depth; the betas' bound.
 
 The objective is that of `baseline.naive_refinement`. Exponentials have their second derivative in place of
 Gauss-Newton's.
@@ -10,9 +10,9 @@ from skelfit.fitting.backends.body_tables import BodyTables
 from skelfit.fitting.backends.keypoint_tables import KeypointTables
 
 from .damped_step import NewtonScratch
-from .lanes import A2, V, m, sync
+from .lanes import A2, V, choose, exceeds, m, sync
 from .quadratic import exceeds_limit, limit_excess
-from .refinement_state import ANGLES, BETAS, POINTS, VARIABLES, RefineRules, RefineScratch
+from .refinement_state import ANGLES, BETAS, POINTS, VARIABLES, K, RefineRules, RefineScratch
 from .rotations import Matrix, rotation_about, times
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
@@ -191,3 +191,41 @@ def small_terms(
         scratch.costs[s, 0] = total
     sync()
     return scratch.costs[s, 0]
+
+
+@wp.func
+def bound_betas(s: int, t: int, x: A2, scratch: RefineScratch):
+    """Move betas of x (S, 59) that are beyond the bound to it. Sync before and after."""
+    bound = scratch.beta_bound[s]
+    for i in range(t, wp.static(K), wp.block_dim()):
+        x[s, wp.static(BETAS) + i] = wp.min(wp.max(x[s, wp.static(BETAS) + i], -bound), bound)
+
+
+@wp.func
+def _is_held(s: int, i: int, scratch: RefineScratch) -> V:
+    """1 where variable i is a beta that is held."""
+    held = V()
+    if i >= wp.static(BETAS) and i < wp.static(VARIABLES):
+        held = scratch.held[s, i - wp.static(BETAS)]
+    return held
+
+
+@wp.func
+def hold_betas(s: int, t: int, h: int, n: int, x: A2, scratch: RefineScratch, newton: NewtonScratch):
+    """Take betas of x (S, 59) that stand at their bound, and would leave it downhill, out of the equations of buffer h.
+
+    Their rows and columns keep the diagonal alone, and their gradient is 0: no step moves them.
+    """
+    for i in range(t, wp.static(K), wp.block_dim()):
+        v = wp.static(BETAS) + i
+        within = exceeds(scratch.beta_bound[s], wp.abs(x[s, v]))
+        outward = exceeds(V(0.0), m(x[s, v], newton.gradient[h, v]))
+        scratch.held[s, i] = choose(within, V(0.0), outward)
+    sync()
+    for i in range(t, n, wp.block_dim()):
+        own = _is_held(s, i, scratch)
+        newton.gradient[h, i] = choose(own, V(0.0), newton.gradient[h, i])
+        for j in range(wp.max(i + 1, wp.static(BETAS)), n):
+            either = own + _is_held(s, j, scratch)
+            newton.hessian[h, i, j] = choose(either, V(0.0), newton.hessian[h, i, j])
+    sync()

@@ -1,7 +1,8 @@
 """The steps of a phase of a refinement for a group of people: Levenberg-Marquardt, each person on their own.
 
 The rules are those of `levenberg_marquardt`: damping, bounds and acceptance are per person, a person rests when a step
-with little damping predicts a decrease below a tolerance, and a value that is not finite is never accepted.
+with little damping predicts a decrease below a tolerance, and a value that is not finite is never accepted. Betas have
+a bound: steps end there, and a beta that stands there and would go beyond has no part in the next step.
 """
 
 import warp as wp
@@ -16,8 +17,8 @@ from .joint_chain import pose
 from .joint_frames import JointFrames
 from .keypoint_columns import KeypointScratch, place_keypoints
 from .lanes import F1, F2, F3, I2, L, V, any_positive, choose, exceeds, gather, m, scatter, sync
-from .refinement_priors import write_label_joints
-from .refinement_state import BETAS, CAMERA, POINTS, VARIABLES, K, RefineRules, RefineScratch
+from .refinement_priors import bound_betas, hold_betas, write_label_joints
+from .refinement_state import BETAS, CAMERA, FOCAL, POINTS, VARIABLES, K, RefineRules, RefineScratch
 from .refinement_terms import evaluate_refinement
 from .rest_joints import shape_joints
 from .retraction import retract, retract_betas
@@ -37,6 +38,9 @@ class RefinePeople:
     given: F3  # (B, 44, 3) keypoints in units, and confidences: 0 for those that do not count
     camera: F2  # (B, 6) the first two rows of the intrinsics, in units
     depth: F1  # (B,) m, of the start
+    beta_bound: F1  # (B,) no beta goes beyond it
+    focal: F1  # (B,) log of the focal length over that of the camera
+    zooms: int  # 1: it is a variable
     status: F2  # (B, 3)
 
 
@@ -64,7 +68,8 @@ def place(
 
 
 @wp.func
-def _load(s: int, t: int, g: int, rows: I2, people: RefinePeople, scratch: RefineScratch):
+def load_people(s: int, t: int, g: int, rows: I2, people: RefinePeople, scratch: RefineScratch):
+    """Read the people of group g; the trial is where they are."""
     for i in range(t, wp.static(VARIABLES), wp.block_dim()):
         scratch.x[s, i] = gather(people.x, rows, g, i)
         scratch.trial[s, i] = gather(people.x, rows, g, i)
@@ -81,9 +86,16 @@ def _load(s: int, t: int, g: int, rows: I2, people: RefinePeople, scratch: Refin
         scratch.label_points[s, i // 3, i % 3] = b
     if t == 0:
         a = V()
+        b = V()
+        c = V()
         for lane in range(wp.static(L)):
             a[lane] = people.depth[rows[g, lane]]
+            b[lane] = people.focal[rows[g, lane]]
+            c[lane] = people.beta_bound[rows[g, lane]]
         scratch.depth[s] = a
+        scratch.beta_bound[s] = c
+        for i in range(2):
+            scratch.focal[s, i] = b
     sync()
 
 
@@ -92,6 +104,8 @@ def _take(s: int, t: int, h: int, n: int, better: V, scratch: RefineScratch, new
     """Take the trial in the lanes where it is better; else copy the evaluation of buffer h to the other buffer."""
     for i in range(t, wp.static(VARIABLES), wp.block_dim()):
         scratch.x[s, i] = choose(better, scratch.trial[s, i], scratch.x[s, i])
+    if t == 0:
+        scratch.focal[s, 0] = choose(better, scratch.focal[s, 1], scratch.focal[s, 0])
     if any_positive(V(1.0) - better):
         other = 4 * s + 1 - h
         for i in range(t, n, wp.block_dim()):
@@ -104,7 +118,7 @@ def _take(s: int, t: int, h: int, n: int, better: V, scratch: RefineScratch, new
 
 
 @wp.func
-def _try(
+def write_trial(
     s: int,
     t: int,
     n: int,
@@ -123,6 +137,12 @@ def _try(
         retract_betas(
             s, t, scratch.x, newton.step, wp.static(BETAS), wp.static(K), rules.max_beta_step, scratch.trial
         )
+        sync()
+        bound_betas(s, t, scratch.trial, scratch)
+    if t == 0 and n > wp.static(FOCAL):
+        largest = V(rules.max_focal)
+        moved = scratch.focal[s, 0] + newton.step[s, wp.static(FOCAL)]
+        scratch.focal[s, 1] = wp.min(wp.max(moved, -largest), largest)
     sync()
 
 
@@ -138,10 +158,10 @@ def refine(
     """
     g, t = wp.tid()
     s = g % slots
-    n = int(wp.static(VARIABLES))
+    n = wp.static(VARIABLES) + people.zooms
     if rules.camera != 0:
         n = int(wp.static(CAMERA))
-    _load(s, t, g, rows, people, scratch)
+    load_people(s, t, g, rows, people, scratch)
     write_label_joints(s, t, tables, body, scratch)
     h = 2 * s
     value = V(wp.static(float("inf")))
@@ -157,6 +177,8 @@ def refine(
             trial = evaluate_refinement(
                 s, t, other, n, scratch.trial, rules, tables, body, joints, twists, keypoints, scratch, newton
             )
+            if n > wp.static(CAMERA):
+                hold_betas(s, t, other, n, scratch.trial, scratch, newton)
             better = m(going, V(1.0) - exceeds(trial, value + rules.noise * value))
             better = m(better, exceeds(V(wp.static(3.0e38)), trial))
             if steps_left > rules.steps:
@@ -186,12 +208,14 @@ def refine(
             moved = int(0)
             if any_positive(going):
                 moved = int(1)
-                _try(s, t, n, rules, balls, scratch, newton)
+                write_trial(s, t, n, rules, balls, scratch, newton)
             else:
                 steps_left = 0
     for i in range(t, wp.static(VARIABLES), wp.block_dim()):
         scatter(people.x, rows, g, i, scratch.x[s, i])
     if t == 0:
+        for lane in range(wp.static(L)):
+            people.focal[rows[g, lane]] = scratch.focal[s, 0][lane]
         scatter(people.status, rows, g, wp.static(VALUE), value)
         scatter(people.status, rows, g, wp.static(DECREASE), predicted)
         scatter(people.status, rows, g, wp.static(ACCEPTED), accepted)

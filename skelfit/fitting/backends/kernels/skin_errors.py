@@ -106,27 +106,25 @@ def _add_point(skin: SkinTables, g: int, e: int, s: int, scratch: SkinScratch, o
         out.points[g, skin.points.into[e], r] = out.points[g, skin.points.into[e], r] + total
 
 
-@wp.kernel
-def errors(
-    skin: SkinTables, people: SkinInputs, posing: PoseInputs, chunk: int, scratch: SkinScratch, out: SkinErrors,
-):  # fmt: skip
-    """Distances, points and joints."""
-    c, t = wp.tid()
+@wp.func
+def _clear(g: int, t: int, out: SkinErrors):
+    """Zero the sums of group g."""
+    for i in range(t, out.points.shape[1], wp.block_dim()):
+        for r in range(3):
+            out.points[g, i, r] = V()
+    if t == 0:
+        out.mean[g] = V()
+        out.mean_square[g] = V()
+        out.largest[g] = V()
+
+
+@wp.func
+def _add_blocks(
+    skin: SkinTables, people: SkinInputs, c: int, t: int, chunk: int, scratch: SkinScratch, out: SkinErrors
+):
+    """The distances and points of all blocks, for the groups of chunk c."""
     begin = c * chunk
     end = wp.min(begin + chunk, people.rows.shape[0])
-    for g in range(begin, end):
-        pose_people(g, c % posing.angles.shape[0], t, skin, posing, people)
-        for i in range(t, out.joints.shape[1], wp.block_dim()):
-            for r in range(3):
-                out.joints[g, i, r] = posing.joints.pos[c % posing.angles.shape[0], i, r]
-        for i in range(t, out.points.shape[1], wp.block_dim()):
-            for r in range(3):
-                out.points[g, i, r] = V()
-        if t == 0:
-            out.mean[g] = V()
-            out.mean_square[g] = V()
-            out.largest[g] = V()
-    sync()
     for b in range(skin.blocks):
         first = skin.points.first[b]
         n = skin.points.first[b + 1] - first
@@ -140,3 +138,29 @@ def errors(
                 else:
                     _add_distances(skin, g, b, s, scratch, out)
             sync()
+
+
+@wp.kernel
+def errors(
+    skin: SkinTables, people: SkinInputs, posing: PoseInputs, chunk: int, scratch: SkinScratch, out: SkinErrors,
+):  # fmt: skip
+    """Distances, points and joints."""
+    c, t = wp.tid()
+    for g in range(c * chunk, wp.min(c * chunk + chunk, people.rows.shape[0])):
+        pose_people(g, c % posing.angles.shape[0], t, skin, posing, people)
+        for i in range(t, out.joints.shape[1], wp.block_dim()):
+            for r in range(3):
+                out.joints[g, i, r] = posing.joints.pos[c % posing.angles.shape[0], i, r]
+        _clear(g, t, out)
+    sync()
+    _add_blocks(skin, people, c, t, chunk, scratch, out)
+
+
+@wp.kernel
+def posed_errors(skin: SkinTables, people: SkinInputs, chunk: int, scratch: SkinScratch, out: SkinErrors):
+    """Distances and points of people whose coefficients and transforms are there already."""
+    c, t = wp.tid()
+    for g in range(c * chunk, wp.min(c * chunk + chunk, people.rows.shape[0])):
+        _clear(g, t, out)
+    sync()
+    _add_blocks(skin, people, c, t, chunk, scratch, out)

@@ -226,3 +226,18 @@ def damp(frames: I2, sequences: SequenceTerms, system: ChainSystem):
         scatter(sequences.added, frames, g, i, added)
         write_entry(system.matrix, frames, g, i, i, diagonal + added)
         scatter(system.right, frames, g, i, -gather(sequences.gradient, frames, g, i))
+
+
+@wp.func
+def write_promise(g: int, frames: I2, sequences: SequenceTerms, system: ChainSystem):
+    """Write each frame's part of the decrease that the solution d of frames (G, L) promises.
+
+    The decrease is -g . d - d . H d / 2. As (H + C) d = -g with the damping C, it equals (d . C d - g . d) / 2.
+    """
+    total = V()
+    for i in range(system.right.shape[1]):
+        d = gather(system.x, frames, g, i)
+        change = m(gather(sequences.added, frames, g, i), d) - gather(sequences.gradient, frames, g, i)
+        total += m(d, change)
+    for k in range(wp.static(L)):
+        sequences.predicted[frames[g, k]] = 0.5 * total[k]

@@ -107,9 +107,20 @@ function histogram({ series, marks = [], label, shadeOutside, width, height, low
   return chart({ x: [x0, x1], y: [0, top * 1.06], width, height, label, inside }) + (legend || "");
 }
 
+// First and last x of each run of true values; a run ends where neighbours are further than `step` apart.
+function runs(on, x, step) {
+  const found = [];
+  on.forEach((v, i) => {
+    if (!v) return;
+    if (i > 0 && on[i - 1] && x[i] - x[i - 1] < 1.5 * step) found.at(-1)[1] = x[i];
+    else found.push([x[i], x[i]]);
+  });
+  return found;
+}
+
 // Lines over x in one chart. series: [{values, kind}], null where a value is missing; the area outside of `limits` is shaded.
-// Neighbours are `step` apart; a line breaks where they are not.
-function curves({ x, step = 1, series, limits = [], mark, label, width, height, least = 0 }) {
+// Neighbours are `step` apart; a line breaks where they are not. contacts: [{on, kind}], a bar at the bottom where a foot is on the floor.
+function curves({ x, step = 1, series, limits = [], contacts = [], mark, label, width, height, least = 0 }) {
   const values = series.flatMap((s) => s.values).filter(known);
   if (!values.length) return `<p class="nothing">No values.</p>`;
   const [low, high] = [Math.min(...values), Math.max(...values)], margin = Math.max(0.06 * (high - low), (least - high + low) / 2, 0.5);
@@ -119,6 +130,10 @@ function curves({ x, step = 1, series, limits = [], mark, label, width, height, 
     for (const [a, b] of [[y0, limits[0]], [limits[1], y1]].map(([a, b]) => [Math.max(a, y0), Math.min(b, y1)])) {
       if (b > a) drawn += `<rect class="beyond" x="${px(ends[0]).toFixed(1)}" y="${py(b).toFixed(1)}" width="${(px(ends[1]) - px(ends[0])).toFixed(1)}" height="${(py(a) - py(b)).toFixed(1)}"/>`;
     }
+    contacts.forEach(({ on, kind }, row) => runs(on, x, step).forEach(([a, b]) => {
+      const [left, right] = [Math.max(a - step / 2, ends[0]), Math.min(b + step / 2, ends[1])];
+      drawn += `<rect class="contact ${kind}" x="${px(left).toFixed(1)}" y="${(py(y0) - 4 * (contacts.length - row)).toFixed(1)}" width="${(px(right) - px(left)).toFixed(1)}" height="3"/>`;
+    }));
     if (known(mark)) drawn += `<line class="mark" x1="${px(mark).toFixed(1)}" x2="${px(mark).toFixed(1)}" y1="${py(y0).toFixed(1)}" y2="${py(y1).toFixed(1)}"/>`;
     for (const s of series) {
       let path = "", on = false;

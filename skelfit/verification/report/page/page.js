@@ -45,7 +45,11 @@ function describe(person) {
   ];
   if (known(m.bone_depth_mm)) person.facts.splice(-1, 0, ["bones outside", `${percent(m.bone_share)}, ${mm(m.bone_depth_mm)} mm`]);
   if (m.refinement) {
-    const { status, reason } = m.refinement;
+    const { status, reason, camera, before, after } = m.refinement;
+    if (camera === "estimated") {
+      const from = known(before.depth_m) ? `${fixed(2)(before.depth_m)} to ` : "";
+      person.facts.unshift(["estimated camera", `focal length ${fixed(0)(after.focal_px)} px, depth ${from}${fixed(2)(after.depth_m)} m`]);
+    }
     person.facts.unshift(["refinement", words(status) + (reason ? `: ${reason}` : "")]);
   }
   if (person.before) {

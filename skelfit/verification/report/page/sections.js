@@ -94,7 +94,7 @@ function reprojectionSection({ reprojection }) {
 // Columns for `share` of a row: shares of people beyond so many degrees.
 const beyondColumns = (degs) => degs.map((d, k) => ({ title: `>${d}°`, of: (r) => percent(r.share[k]), heat: (r) => Math.sqrt(r.share[k] || 0) }));
 
-function anatomySection({ anatomy }) {
+function anatomySection({ anatomy, ground }) {
   const { violations } = anatomy, dofs = violations.dofs.filter((r) => r.limits_deg);
   const order = (a, b) => a.share.map((v, k) => b.share[k] - v).find((d) => d) || 0;
   const worst = dofs.filter((r) => r.share[0] > 0).sort(order), others = dofs.length - worst.length;
@@ -103,7 +103,7 @@ function anatomySection({ anatomy }) {
   const html = `<div class="columns"><div><h3>People whose angle lies beyond its limit by more than</h3><div class="tall">${table(columns, rows)}</div>` +
     (others ? `<p class="note">The other ${others} are never more than ${violations.beyond_deg[0]}° beyond.</p>` : "") +
     asymmetryBlock(anatomy.asymmetry) +
-    `</div><div>${hingesBlock(anatomy.knees_elbows)}${bonesBlock(anatomy.bones)}${jumpsBlock(anatomy.jumps, anatomy.jitter)}</div></div>`;
+    `</div><div>${hingesBlock(anatomy.knees_elbows)}${bonesBlock(anatomy.bones)}${jumpsBlock(anatomy.jumps, anatomy.jitter)}${groundBlock(ground)}</div></div>`;
   return section("anatomy", "Anatomy", `Angles against their limits (${escaped(violations.limits)}), bones against the skin, right against left.`, html);
 }
 
@@ -136,6 +136,15 @@ function jumpsBlock(jumps, jitter) {
     { title: "turns", of: (r) => degrees(r.turn_deg) }, { title: "label", of: (r) => degrees(r.label_turn_deg) }];
   return `<h3>Jumps in sequences</h3><p class="note">${count(jumps.pairs)} pairs of neighbouring frames of ${count(jumps.sequences)} sequences: how often a joint turns by more, turns by more than in the label, and how often the fit moves by more than its label.</p>` +
     bars([...lines(jumps.turn_above, "°"), ...lines(jumps.added_deg_above, "° beyond the label"), ...lines(jumps.added_mm_above, " mm added")], 1) + table(columns, worst) + jitterBlock(jitter);
+}
+
+function groundBlock(ground) {
+  if (!ground) return "";
+  const statuses = entries(ground.statuses).map(([name, n]) => `${words(name)} ${count(n)}`).join(", ");
+  const rows = [["slip of feet on the floor, mm/s", ground.slip_mm_s], ["soles below the floor, mm", ground.penetration_mm], ["spread of resting soles, mm", ground.spread_mm]];
+  const columns = [nameColumn("of sequences"), ...[["mean", "mean"], ["median", "p50"], ["95 %", "p95"], ["most", "max"]].map(([title, name]) => ({ title, of: (r) => fixed(1)(r[name]) }))];
+  return `<h3>The ground</h3><p class="note">${several(ground.sequences, "sequence")}: ${escaped(statuses)}.</p>` +
+    (ground.slip_mm_s.count ? table(columns, rows.map(([name, spread]) => ({ name, ...spread }))) : "");
 }
 
 function jitterBlock(jitter) {
