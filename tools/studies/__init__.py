@@ -26,6 +26,7 @@ from tools.studies import (
     sequences,
     shoulders,
     spine,
+    to_smpl,
 )
 from tools.studies.setup import Study
 
@@ -53,4 +54,5 @@ STUDIES: dict[str, Study] = {
     "refine": refine.STUDY,
     "scheduler-load": scheduler_load.STUDY,
     "sequences": sequences.STUDY,
+    "to-smpl": to_smpl.STUDY,
 }
