@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from skelfit.api.refine_arrays import RefinedPeople, refine
     from skelfit.api.refine_shards import refine_shards
     from skelfit.api.shard_people import LabelledPerson, ShardPeople, load_shards
+    from skelfit.api.smpl_arrays import SmplPeople, to_smpl
     from skelfit.bodies.dofs import DOF_NAMES
     from skelfit.bodies.skel import SkelModel
     from skelfit.bodies.smpl import SmplModel
@@ -53,6 +54,7 @@ __all__ = [
     "SkelModel",
     "SkelfitError",
     "SmplModel",
+    "SmplPeople",
     "__version__",
     "convert",
     "evaluate",
@@ -64,6 +66,7 @@ __all__ = [
     "publish",
     "refine",
     "refine_shards",
+    "to_smpl",
     "verify",
 ]
 
@@ -77,6 +80,7 @@ _MODULES = {
     "SkelModel": "skelfit.bodies.skel",
     "SkelfitError": "skelfit.errors",
     "SmplModel": "skelfit.bodies.smpl",
+    "SmplPeople": "skelfit.api.smpl_arrays",
     "convert": "skelfit.api.convert_dataset",
     "evaluate": "skelfit.protocols.evaluation_run",
     "export": "skelfit.exports.export_run",
@@ -87,6 +91,7 @@ _MODULES = {
     "publish": "skelfit.publishing.publish_run",
     "refine": "skelfit.api.refine_arrays",
     "refine_shards": "skelfit.api.refine_shards",
+    "to_smpl": "skelfit.api.smpl_arrays",
     "verify": "skelfit.verification.verify_folders",
 }
 

@@ -61,7 +61,7 @@ def given_labels(
     own = 3 if matrices else 2
     leading = angles.shape[:-own]
     for name, value, inner in (("betas", shapes, 1), ("transl", translations, 1), ("gender", genders, 0)):
-        leading = _together(leading, value, inner, name)
+        leading = together(leading, value, inner, name)
     count = int(np.prod(leading))
     reasons = RowFaults(count)
     flat = np.broadcast_to(angles, leading + angles.shape[-own:]).reshape(count, *angles.shape[-own:])
@@ -96,7 +96,7 @@ def given_meshes(vertices: object, gender: object) -> GivenPeople:
         raise ArgumentError("vertices", expected, _shape(meshes))
     genders = _genders(gender)
     leading = meshes.shape[:-2]
-    if _together(leading, genders, 0, "gender") != leading:
+    if together(leading, genders, 0, "gender") != leading:
         raise ArgumentError("gender", f"one for all or one for each of the meshes {leading}", _shape(genders))
     count = int(np.prod(leading))
     reasons = RowFaults(count)
@@ -163,7 +163,7 @@ def _genders(gender: object) -> NDArray[np.str_]:
     return np.array([names[text] for text in texts.flat], np.str_).reshape(texts.shape)
 
 
-def _together(leading: Leading, value: NDArray[Any], own: int, name: str) -> Leading:
+def together(leading: Leading, value: NDArray[Any], own: int, name: str) -> Leading:
     """The leading dimensions of people and of an argument, whose last `own` dimensions are a person's."""
     its = value.shape[: value.ndim - own]
     try:

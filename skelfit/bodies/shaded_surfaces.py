@@ -76,9 +76,10 @@ def draw_surfaces(
 
 def _composed(surfaces: Sequence[Surface], view: Array, pixels: Array) -> Array:
     """Surfaces over pixels (h,w,3), which are changed."""
-    solid = np.full(pixels.shape[:2], np.inf, np.float32)
+    height, width = pixels.shape[:2]
+    solid = np.full((height, width), np.inf, np.float32)
     for surface in (s for s in surfaces if s.opacity >= 1):
-        normals, depth = _seen(surface, view, solid.shape)
+        normals, depth = _seen(surface, view, (height, width))
         nearer = depth < solid
         solid[nearer] = depth[nearer]
         pixels[nearer] = _lit(normals[nearer], surface.colour)
@@ -86,7 +87,7 @@ def _composed(surfaces: Sequence[Surface], view: Array, pixels: Array) -> Array:
     if covered.any():
         pixels[covered] *= (1 - _crevices(solid))[covered, None]
     for surface in (s for s in surfaces if s.opacity < 1):
-        normals, depth = _seen(surface, view, solid.shape)
+        normals, depth = _seen(surface, view, (height, width))
         front = depth < solid
         facing = np.abs(normals[front][:, 2:])
         opacity = surface.opacity + (_RIM - surface.opacity) * (1 - facing) ** np.float32(2.2)
@@ -133,7 +134,8 @@ def _on_floor(surface: Surface, floor: Floor) -> Surface:
     """The shadow of a surface under a light that stands high, a little to the left of the viewer."""
     down = _unit(*(-floor.up + np.array([0.22, 0, 0.2], np.float32)))
     way = (floor.height - surface.vertices @ floor.up) / (down @ floor.up)
-    return Surface(surface.vertices + way[:, None] * down, surface.faces, surface.colour)
+    shadow = np.asarray(surface.vertices + way[:, None] * down, np.float32)
+    return Surface(shadow, surface.faces, surface.colour)
 
 
 def _halftone(shadows: Sequence[Surface], view: Array, shape: tuple[int, int]) -> Array:

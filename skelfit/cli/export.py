@@ -47,6 +47,6 @@ from skelfit.storage.locations import Location
 @overwrite_option
 @pass_console
 def export_command(console: Console, /, folder: Location, **options: Any) -> None:
-    """Write the people of a finished run in the form that others read."""
+    """Write the people of a finished run, or for smpl of a prediction, in the form that others read."""
     result = export(folder, **options, progress=console.reporter())
     console.in_short(result.notes[0])

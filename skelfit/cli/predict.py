@@ -26,6 +26,7 @@ from skelfit.cli.shared_options import (
     overwrite_option,
 )
 from skelfit.executors.report_table import table_of_counts
+from skelfit.exports.predicted_people import PEOPLE_NAME, RECORD_NAME
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.learning.inference.detector import detector
 from skelfit.learning.inference.given_images import GivenImages, find_images
@@ -43,8 +44,6 @@ from skelfit.learning.inference.person_boxes import BoxFile, FindBoxes, PersonBo
 from skelfit.learning.inference.photo_results import OK
 from skelfit.learning.inference.photos import PhotoSettings, predict_photos
 from skelfit.learning.inference.prediction_files import (
-    PEOPLE_NAME,
-    RECORD_NAME,
     ROWS_NAME,
     Parts,
     PredictionOutputs,

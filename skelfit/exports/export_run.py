@@ -11,6 +11,7 @@ from skelfit.errors import ArgumentError
 from skelfit.executors.progress_bars import Count, Reporter, reporter_of
 from skelfit.exports.exporter import ExportOptions, ExportResult
 from skelfit.exports.formats import EXPORTERS
+from skelfit.exports.predicted_people import is_prediction, predicted_count
 from skelfit.shards.finished_run import open_run
 from skelfit.storage.checked_arguments import (
     location_argument,
@@ -19,7 +20,7 @@ from skelfit.storage.checked_arguments import (
     texts_of,
     whole_number,
 )
-from skelfit.storage.locations import Place
+from skelfit.storage.locations import Place, text_of
 
 
 def export(
@@ -40,11 +41,12 @@ def export(
     The options are those of `skelfit export`, which docs/exports.md explains.
 
     Args:
-        folder: the shards of a finished run.
-        format: skel-cf, one label file; hsmr, tars with images; opensim, scaled models and motions; glb, skinned people
-            in motion; bvh, their skeletons alone; obj or ply, skin and bones.
-        out: a file (skel-cf), else a folder.
-        models: for opensim, glb, bvh, obj and ply: the models of the run. None: as for `convert`.
+        folder: the shards of a finished run; for smpl also a folder of `skelfit predict`.
+        format: skel-cf, one label file; smpl, one with SMPL bodies; parquet, one table; hsmr, tars with images;
+            opensim, scaled models and motions; glb, skinned people in motion; bvh, their skeletons alone; obj or ply,
+            skin and bones.
+        out: a file (skel-cf, smpl, parquet), else a folder.
+        models: for smpl, opensim, glb, bvh, obj and ply: the models of the run. None: as for `convert`.
         key: for opensim, glb, bvh, obj and ply: these people, one by one; or else
         limit: the first people. None, where no key is given: for obj and ply 10; for opensim all, by sequence or shard;
             for glb and bvh all sequences, and 10 people of those in none.
@@ -83,15 +85,26 @@ def export(
         limit = whole_number("limit", limit, 1)
     # Before the run is read: an option that cannot be used is said at once.
     location_or_none("models", models)
-    run, reporter = open_run(source), reporter_of(progress)
+    reporter = reporter_of(progress)
+    run = None if is_prediction(source) else open_run(source)
+    if run is None and not exporter.takes_predictions:
+        taking = ", ".join(name for name, other in EXPORTERS.items() if other.takes_predictions)
+        raise ArgumentError("format", f"{taking}, for a folder of skelfit predict", repr(format))
     if keep_list is not None:
+        if run is None:
+            raise ArgumentError("keep", "none, for a folder of skelfit predict", text_of(keep_list))
         run = run.only(keep_list)
     body_models = find_models(models) if exporter.needs_models else None
     if body_models is not None:
         reporter.say(f"models: {body_models.source} (sha256 {body_models.sha256[:12]})")
     options = ExportOptions(body_models, keys, limit, frame_rate, overwrite)
-    with reporter.counting(exporter.count(run, options)) as counter:
-        result = exporter.write(run, target, replace(options, step=counter.update))
+    total = predicted_count(source) if run is None else exporter.count(run, options)
+    with reporter.counting(total) as counter:
+        counted = replace(options, step=counter.update)
+        if run is None:
+            result = exporter.write_prediction(source, target, counted)
+        else:
+            result = exporter.write(run, target, counted)
     for line in result.notes:
         reporter.say(line)
     return result

@@ -54,6 +54,7 @@ class Exporter(ABC):
     needs_models: bool = False
     selects_people: bool = False  # whether it takes `keys` and `limit`
     in_time: bool = False  # whether it takes `frame_rate`
+    takes_predictions: bool = False  # whether it has `write_prediction`
 
     def count(self, run: FinishedRun, options: ExportOptions) -> int:
         """How many people `write` goes through: the end of a progress bar."""
@@ -66,6 +67,10 @@ class Exporter(ABC):
         Raises OutputError when `out` holds files and `overwrite` is not set, ShardError for damaged shards, and
         ModelError when the models are not those of the run.
         """
+
+    def write_prediction(self, folder: Location, out: Location, options: ExportOptions) -> ExportResult:
+        """Write the people of a folder of `skelfit predict`, where the exporter takes them; raises as `write`."""
+        raise NotImplementedError(f"{self.name} takes no predictions")
 
 
 def selected_people(run: FinishedRun, keys: tuple[str, ...], count: int) -> Iterator[Person]:

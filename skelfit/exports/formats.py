@@ -12,11 +12,12 @@ from skelfit.exports.mesh_files import MeshExporter
 from skelfit.exports.opensim import OpenSimExporter
 from skelfit.exports.parquet import ParquetExporter
 from skelfit.exports.skel_cf import SkelCfExporter
+from skelfit.exports.smpl import SmplExporter
 
 EXPORTERS: Mapping[str, Exporter] = {
     exporter.name: exporter
     for exporter in (
-        SkelCfExporter(), ParquetExporter(), HsmrExporter(), OpenSimExporter(), AnimationExporter(GlbFiles),
-        AnimationExporter(BvhFiles), MeshExporter("obj"), MeshExporter("ply"),
+        SkelCfExporter(), SmplExporter(), ParquetExporter(), HsmrExporter(), OpenSimExporter(),
+        AnimationExporter(GlbFiles), AnimationExporter(BvhFiles), MeshExporter("obj"), MeshExporter("ply"),
     )
 }  # fmt: skip

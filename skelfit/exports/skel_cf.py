@@ -8,8 +8,8 @@ import numpy as np
 
 from skelfit.errors import OutputError
 from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult
-from skelfit.shards.finished_run import FinishedRun, Person, Step
-from skelfit.shards.label_vector import FIELDS
+from skelfit.exports.label_columns import label_columns, without_what_is_not_known
+from skelfit.shards.finished_run import FinishedRun, Step
 from skelfit.storage.hashed_write import write_atomically
 from skelfit.storage.locations import Location
 
@@ -20,8 +20,6 @@ _PARTS = {
 }
 # The SMPL labels, under the names of a CameraHMR release.
 _SMPL_PARTS = {"pose_cam": "smpl_pose", "shape": "smpl_betas", "trans_cam": "smpl_trans"}
-_TEXTS = ("imgname", "skel_gender", "coordinates", "label_file", "sequence", "subject")  # of the metadata
-_SHAPES = {f.name: f.shape for f in FIELDS}
 
 
 class SkelCfExporter(Exporter):
@@ -46,7 +44,7 @@ class SkelCfExporter(Exporter):
             raise OutputError(f"{out}: expected a file name that ends in .npz")
         if out.exists() and not options.overwrite:
             raise OutputError(f"{out}: exists already; choose another name or --overwrite")
-        arrays = _without_what_is_not_known(*_arrays_of(run, options.step))
+        arrays = _arrays_of(run, options.step)
         write_atomically(out, lambda stream: np.savez(stream, **arrays))
         people = run.rows_out
         notes = (
@@ -56,46 +54,11 @@ class SkelCfExporter(Exporter):
         return ExportResult(people, (out.name,), notes)
 
 
-def _arrays_of(run: FinishedRun, step: Step) -> tuple[dict[str, Any], bool]:
-    """All arrays of the file by key, and whether all people have SMPL labels in the frame of a camera."""
-    parts = _PARTS | _SMPL_PARTS
-    arrays: dict[str, Any] = {
-        key: np.empty((run.rows_out, *_SHAPES[part]), np.float32) for key, part in parts.items()
-    }
-    numbers: dict[str, list[int]] = {"row": [], "frame": []}
-    texts: dict[str, list[str]] = {key: [] for key in (*_TEXTS, "gender")}
-    all_have_smpl = True
-    for i, person in enumerate(run.people()):
-        all_have_smpl = all_have_smpl and _has_smpl(person)
-        for key, part in parts.items():
-            arrays[key][i] = person.fields[part]
-        numbers["row"].append(person.meta["row"])
-        numbers["frame"].append(-1 if person.meta["frame"] is None else person.meta["frame"])
-        texts["gender"].append(person.meta["smpl_gender"])
-        for key in _TEXTS:
-            texts[key].append(person.meta[key] or "")
-        step(1)
-    arrays |= {key: np.array(column, np.int64) for key, column in numbers.items()}
-    arrays |= {key: np.array(column, dtype=np.str_) for key, column in texts.items()}
-    return arrays, all_have_smpl
-
-
-def _without_what_is_not_known(arrays: dict[str, Any], all_have_smpl: bool) -> dict[str, Any]:
-    """The arrays without those that say nothing of these people; `scale` as (N,) where all boxes are square."""
-    dropped: set[str] = set()
-    if (arrays["imgname"] != "").all():
-        dropped.add("label_file")
-    if not ((arrays["imgname"] == "") & (arrays["frame"] >= 0)).any():
-        dropped |= {"sequence", "subject", "frame"}
-    if not all_have_smpl:
-        dropped |= {*_SMPL_PARTS, "gender"}
-    known = {key: array for key, array in arrays.items() if key not in dropped}
-    if (known["scale"][:, 0] == known["scale"][:, 1]).all():
-        known["scale"] = known["scale"][:, 0]
-    return known
-
-
-def _has_smpl(person: Person) -> bool:
-    """Whether a person came with SMPL labels in the frame of a known camera."""
-    meta = person.meta
-    return bool(meta["smpl"] and meta["camera"] and meta["coordinates"] == "camera")
+def _arrays_of(run: FinishedRun, step: Step) -> dict[str, Any]:
+    """The arrays of the file; the SMPL labels only if all people have them in the frame of a known camera."""
+    columns = label_columns(run, _PARTS | _SMPL_PARTS, step)
+    have_smpl = columns.pop("smpl") & columns.pop("camera") & (columns["coordinates"] == "camera")
+    columns["gender"] = columns.pop("smpl_gender")
+    known = without_what_is_not_known(columns)
+    dropped = set() if have_smpl.all() else {*_SMPL_PARTS, "gender"}
+    return {key: column for key, column in known.items() if key not in dropped}

@@ -16,9 +16,9 @@ from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.errors import ArgumentError, InputError, LabelError, found_text
 from skelfit.executors.progress_bars import Count, Reporter, reporter_of
+from skelfit.exports.predicted_people import PEOPLE_NAME
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.learning.inference.intrinsics import CameraSource, from_diagonal, from_exif, plugged_in
-from skelfit.learning.inference.prediction_files import PEOPLE_NAME
 from skelfit.learning.inference.predictor import Predictor
 from skelfit.learning.training.checkpoint import load_network
 from skelfit.protocols.estimates import Estimates

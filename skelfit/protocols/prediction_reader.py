@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.errors import InputError, LabelError
+from skelfit.exports.predicted_people import PEOPLE_NAME, RECORD_NAME
 from skelfit.labels.files.array_files import LabelArrays, open_label_file
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.labels.readers.registry import read_label_file
-from skelfit.learning.inference.prediction_files import PEOPLE_NAME, RECORD_NAME
 from skelfit.protocols.row_matching import PredictionKeys
 
 Array = NDArray[np.float64]

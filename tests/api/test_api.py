@@ -35,6 +35,7 @@ API = {
     "SkelModel": "(asset, device='cpu', dtype=torch.float32)",
     "SkelfitError": "exception",
     "SmplModel": "(asset, device='cpu', dtype=torch.float32, num_betas=10)",
+    "SmplPeople": "(pose, betas, transl, pve_mm, max_vertex_mm, gender, status, reason)",
     "__version__": "str",
     "convert": (
         f"(out, *, manifest=None, labels=None, {_READING}, pipeline='hmr-skel', models=None, {_IMAGES}, "
@@ -66,6 +67,7 @@ API = {
         f"(folder, out, *, settings=None, models=None, device='auto', fit_batch=None, writers=None, {_WORKERS}, "
         "dashboard=False, performance_report=None, rank=None, world=None, overwrite=False, progress=False)"
     ),
+    "to_smpl": "(poses, betas, trans=None, *, gender, models=None, device='auto')",
     "verify": (
         "(folders, *, models=None, json=None, html=None, max_pve=None, sample=None, all=False, keep=None, gate=(), "
         f"against=None, picture=None, ground=None, {_WORKERS}, progress=False)"
@@ -174,6 +176,12 @@ def test_the_quickstart(tmp_path: Path) -> None:
         assert 3 < max(degrees) < 120
     picture = (tmp_path / "people.png").read_bytes()
     assert picture[:4] == b"\x89PNG" and len(picture) > 50_000
+
+
+def test_the_way_back_of_the_quickstart(tmp_path: Path) -> None:
+    (block,) = blocks(ROOT / "docs" / "quickstart.md", "Back to SMPL")
+    said = run_forked(block, tmp_path)
+    assert said.startswith("['ok' 'ok' 'ok'] [") and said.endswith("(3, 23, 3) (3, 3) (3, 3)\n")
 
 
 def test_a_dataset_by_the_quickstart(tmp_path: Path) -> None:

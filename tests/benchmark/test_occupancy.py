@@ -74,6 +74,11 @@ def test_all_kernels_compile_without_a_gpu(arch: int) -> None:
         "solve",
         "errors",
         "place",
+        "posed_moments",
+        "posed_errors",
+        "start_smpl",
+        "pose_smpl_people",
+        "solve_smpl",
         "refine",
     }
     assert kernels <= set(uses)

@@ -17,7 +17,8 @@ from prediction_runs import parameters_of, rows_of, run_predict
 from skelfit.bodies.model_set import ModelSet
 from skelfit.errors import OutputError
 from skelfit.exports.output_folder import prepare_folder
-from skelfit.learning.inference.prediction_files import PEOPLE_NAME, RECORD_NAME, PredictionWriter
+from skelfit.exports.predicted_people import PEOPLE_NAME, RECORD_NAME
+from skelfit.learning.inference.prediction_files import PredictionWriter
 from skelfit.learning.training import checkpoint
 
 

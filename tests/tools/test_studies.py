@@ -54,6 +54,18 @@ def study(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
+def test_to_smpl(study: StudyCommand) -> None:
+    result, records = study("to-smpl", "--people", 6)
+    assert result.exit_code == 0, result.output
+    assert [(r["gender"], r["poses"]) for r in records[::3]] == [("male", "everyday"), ("female", "extreme")]
+    for r in records:
+        assert r["converged"] == 1 and r["cpu_ms_per_person"] > 0
+        # The way back follows SKEL's skin more closely than SKEL follows the label's.
+        assert r["skel_2_from_skel_1_mm"]["mean"] < r["to_smpl_mm"]["mean"] < r["first_fit_mm"]["mean"]
+        sides = r["first_fit_mm"]["mean"] + r["skel_2_from_skel_1_mm"]["mean"]
+        assert abs(r["skel_2_from_label_mm"]["mean"] - r["first_fit_mm"]["mean"]) < sides
+
+
 def test_extreme(study: StudyCommand, tmp_path: Path) -> None:
     result, records = study("extreme", "--people", 24, "--picture", tmp_path / "worst.jpg")
     assert result.exit_code == 0, result.output

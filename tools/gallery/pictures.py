@@ -14,7 +14,7 @@ PHASES = 6
 
 def phase_rows(rows: int, phases: int) -> list[int]:
     """So many rows, evenly from the first to the last of a motion; all of a shorter one."""
-    return np.unique(np.linspace(0, rows - 1, min(phases, rows)).round().astype(int)).tolist()  # type: ignore[no-any-return]
+    return np.unique(np.linspace(0, rows - 1, min(phases, rows)).round().astype(int)).tolist()
 
 
 def joined(

@@ -28,6 +28,7 @@ from tools.studies import (
     sequences,
     shoulders,
     spine,
+    to_smpl,
     topologies,
 )
 from tools.studies.setup import Study
@@ -59,4 +60,5 @@ STUDIES: dict[str, Study] = {
     "sequences": sequences.STUDY,
     "ground": ground.STUDY,
     "topologies": topologies.STUDY,
+    "to-smpl": to_smpl.STUDY,
 }

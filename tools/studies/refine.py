@@ -277,7 +277,7 @@ def text(records: list[dict[str, Any]]) -> list[str]:
     found = [
         (f"{r['shake']:g}", f"{r['noise_px']:g}", f"{100 * r['found']:.1f} %", f"{100 * r['false']:.1f} %")
         for r in records
-        if r["kind"] == "swapped"
+        if "found" in r
     ]
     lines += ["", *table(("swapped: shake", "noise px", "found", "of the others"), found)]
     both = [r for r in records if "objective" in r]

@@ -22,6 +22,7 @@ from PIL import Image
 from skelfit.bodies.assets import write_npz
 from skelfit.exports.mesh_files import write_mesh
 from skelfit.exports.output_folder import prepare_folder
+from skelfit.exports.predicted_people import PEOPLE_NAME, RECORD_NAME
 from skelfit.learning.inference.angle_files import marked_points, motion_of, write_motion
 from skelfit.learning.inference.overlay_video import OverlayVideo
 from skelfit.learning.inference.people_pictures import PeoplePictures
@@ -31,7 +32,7 @@ from skelfit.learning.inference.row_spool import ColumnSpool, LineSpool
 from skelfit.learning.inference.step_times import StepTimes
 from skelfit.storage.hashed_write import write_atomically, write_json
 
-PEOPLE_NAME, ROWS_NAME, RECORD_NAME = "people.npz", "rows.jsonl", "predict.json"
+ROWS_NAME = "rows.jsonl"
 _TO_VIEWER = np.array([1, -1, -1], np.float32)  # from the camera's axes to y up and z towards the viewer
 _QUALITY = 90
 Parts = Literal["none", "skin", "all"]
