@@ -12,7 +12,7 @@ from skelfit.exports.mesh_files import MeshExporter
 from skelfit.exports.opensim import OpenSimExporter
 from skelfit.exports.parquet import ParquetExporter
 from skelfit.exports.skel_cf import SkelCfExporter
-from skelfit.exports.smpl import SmplExporter
+from skelfit.exports.smpl_labels import SmplExporter
 
 EXPORTERS: Mapping[str, Exporter] = {
     exporter.name: exporter

@@ -43,8 +43,8 @@ class SmplExporter(Exporter):
 
     def write(self, run: FinishedRun, out: Location, options: ExportOptions) -> ExportResult:
         """Write the file `out`. Raises OutputError also for a name that does not end in .npz."""
-        _check_place(out, options)
         models = options.required_models()
+        _check_place(out, options)
         check_models(run, models)
         columns = label_columns(run, _PARTS, no_step)
         for key in ("smpl", "smpl_gender"):  # of the labels that came in
@@ -53,8 +53,8 @@ class SmplExporter(Exporter):
 
     def write_prediction(self, folder: Location, out: Location, options: ExportOptions) -> ExportResult:
         """The same of a folder of `skelfit predict`."""
-        _check_place(out, options)
         models = options.required_models()
+        _check_place(out, options)
         return _write(predicted_columns(folder, models), models, out, options)
 
 
