@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Floor:
+class FloorLevel:
     """A level floor, in the world of the labels."""
 
     height: float  # m, along the axis that is up
@@ -23,7 +23,7 @@ class Floor:
     )  # of the plane through all soles at rest; None: they rest in too small a place to tell
 
 
-def estimate_floor(resting: Array, settings: GroundSettings) -> Floor | None:
+def estimate_floor(resting: Array, settings: GroundSettings) -> FloorLevel | None:
     """The floor under soles that rest at places (N,3) m, whose last coordinate is the height. None: there are none.
 
     Of the levels that have a fair share of the places, the lowest one is the floor: feet stand on a chair or hang from
@@ -41,7 +41,7 @@ def estimate_floor(resting: Array, settings: GroundSettings) -> Floor | None:
     height = float(np.median(at_level))
     near = heights[np.abs(heights - height) <= settings.climb]
     low, high = np.percentile(near, [5, 95])
-    return Floor(height, float(high - low), _slope(resting, settings.slope_reach))
+    return FloorLevel(height, float(high - low), _slope(resting, settings.slope_reach))
 
 
 def _slope(resting: Array, reach: float) -> float | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from skelfit.bodies.sole_vertices import FEET, FOOT_JOINTS, SOLE_PARTS
 from skelfit.bodies.world_axes import up_axis
-from skelfit.verification.measures.floor_height import Floor, estimate_floor
+from skelfit.verification.measures.floor_height import FloorLevel, estimate_floor
 from skelfit.verification.measures.foot_contacts import FootEvent, find_contacts, foot_events
 from skelfit.verification.measures.ground_settings import GROUND_SETTINGS, GroundSettings
 from skelfit.verification.measures.smoothed_points import smoothed_points
@@ -60,7 +60,7 @@ class SequenceGround:
     status: str  # one of STATUSES
     rate: float | None  # Hz; None: not known
     frames: NDArray[np.int64]  # (T,)
-    floor: Floor | None = None
+    floor: FloorLevel | None = None
     heights: Array | None = None  # (T,4) m, of the lowest point of each of SOLE_PARTS above the floor
     slips: Array | None = None  # (T,4) m/s, horizontal speed of that point
     contacts: Mask | None = None  # (T,4) whether it is on the floor
