@@ -42,7 +42,7 @@ class Surface:
 
 
 @dataclass(frozen=True)
-class Floor:
+class ShadowPlane:
     """The plane of points p with up @ p = height."""
 
     up: Array  # (3,) unit vector
@@ -50,7 +50,7 @@ class Floor:
 
 
 def draw_surfaces(
-    surfaces: Sequence[Surface], camera: Array, background: Array, floor: Floor | None = None
+    surfaces: Sequence[Surface], camera: Array, background: Array, floor: ShadowPlane | None = None
 ) -> Array:
     """Surfaces over a background (H,W,3) of 0..255, seen by a camera (3,3) px; the same size.
 
@@ -130,7 +130,7 @@ def _crevices(depth: Array) -> Array:
     return dark
 
 
-def _on_floor(surface: Surface, floor: Floor) -> Surface:
+def _on_floor(surface: Surface, floor: ShadowPlane) -> Surface:
     """The shadow of a surface under a light that stands high, a little to the left of the viewer."""
     down = _unit(*(-floor.up + np.array([0.22, 0, 0.2], np.float32)))
     way = (floor.height - surface.vertices @ floor.up) / (down @ floor.up)
@@ -180,7 +180,7 @@ class Room:
     turn: Array  # (3,3) from x right, y up, z towards the viewer to the camera frame
     shift: Array  # (3,) m
     size: tuple[int, int]  # width and height, px
-    floor: Floor
+    floor: ShadowPlane
 
     def placed(self, points: NDArray[np.floating]) -> Array:
         """Points (...,3) m, x right, y up, z towards the viewer, in the camera frame."""
@@ -215,7 +215,11 @@ def make_room(
     up = turn[:, 1]
     height = float(points[:, 1].min() + up @ shift)
     return Room(
-        camera, turn.astype(np.float32), shift.astype(np.float32), size, Floor(up.astype(np.float32), height)
+        camera,
+        turn.astype(np.float32),
+        shift.astype(np.float32),
+        size,
+        ShadowPlane(up.astype(np.float32), height),
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 import trimesh
 from numpy.typing import NDArray
 
-from skelfit.bodies.shaded_surfaces import Array, Floor, Surface, draw_surfaces, make_room
+from skelfit.bodies.shaded_surfaces import Array, ShadowPlane, Surface, draw_surfaces, make_room
 
 SIDE = 80
 CAMERA = np.array([[80, 0, 40], [0, 80, 40], [0, 0, 1]], np.float32)
@@ -67,7 +67,7 @@ def test_crevices_are_darker() -> None:
 
 
 def test_a_shadow_falls_on_the_floor_and_on_nothing_else() -> None:
-    floor = Floor(np.array([0, -1, 0], np.float32), -1.0)  # 1 m below the camera
+    floor = ShadowPlane(np.array([0, -1, 0], np.float32), -1.0)  # 1 m below the camera
     thing = ball(0.4, 0, 0.6, 5, RED)
     shaded = draw_surfaces([thing], CAMERA, GREY, floor) - draw_surfaces([thing], CAMERA, GREY)
     dark = np.argwhere(shaded[..., 0] < -20)
