@@ -41,7 +41,7 @@ def label_columns(run: FinishedRun, parts: Mapping[str, str], step: Step) -> dic
 
 
 def without_what_is_not_known(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns without those that identify nobody here; `scale` as (N,) where all boxes are square."""
+    """The columns without those that identify no person here; `scale` as (N,) where all boxes are square."""
     unnamed, dropped = columns["imgname"] == "", set()
     if not unnamed.any():
         dropped.add("label_file")

@@ -111,7 +111,7 @@ def _camera_names(columns: dict[str, Any], fitted: dict[str, NDArray[Any]]) -> d
 
 
 def _plain_names(columns: dict[str, Any], fitted: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The same under the names of smplx and HMR2, without a camera, and without boxes where nobody has an image."""
+    """The same under the names of smplx and HMR2, without a camera, and without boxes where no person has an image."""
     plain = {key: column for key, column in columns.items() if key != "cam_int"}
     center, scale, points = (plain.pop(key) for key in ("center", "scale", "gtkps"))
     if (plain["imgname"] != "").any():

@@ -95,7 +95,7 @@ class _ResultUnpickler(PassiveUnpickler):
             return _TORCH[full]
         try:
             return super().find_class(module, name)
-        except GlobalError:  # no fault, as long as nobody asks for the object
+        except GlobalError:  # no fault, as long as the object is not needed
             return inert_class(full)
 
     def load_build(self) -> None:

@@ -51,8 +51,8 @@ def test_a_camera_that_is_not_known_is_estimated(given: dict[str, Any]) -> None:
     """From none of all, or zeros of some; who has one keeps it."""
     known = skelfit.refine(**given)
     assert np.array_equal(known.cam_int, given["cam_int"])
-    nobody = skelfit.refine(**given | {"cam_int": None})
-    assert nobody.status.tolist() == ["no_camera"] * 6 and not nobody.cam_int.any()
+    unknown = skelfit.refine(**given | {"cam_int": None})
+    assert unknown.status.tolist() == ["no_camera"] * 6 and not unknown.cam_int.any()
     none = skelfit.refine(**given | {"cam_int": None, "image_size": (256, 200)})
     assert none.ok.all() and (none.cam_int[:, 0, 2] == 128).all() and (none.cam_int[:, 1, 2] == 100).all()
     focal = none.cam_int[:, 0, 0]

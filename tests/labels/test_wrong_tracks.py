@@ -203,10 +203,10 @@ def test_people_who_were_not_seen_are_left_out(tmp_path: Path) -> None:
     person = person_of(tmp_path)
     joblib.dump({3: {}, 4: None, "fps": 30.0, 5: person}, tmp_path / "w.pkl")
     assert [s.name for s in read_label_file(tmp_path / "w.pkl").sequences] == ["w-5"]
-    nobody = {"tid": [], "smpl": [], "camera": [], "size": [], "bbox": [], "tracked_time": []}
+    no_person = {"tid": [], "smpl": [], "camera": [], "size": [], "bbox": [], "tracked_time": []}
 
     def leave(content: Any) -> None:
-        content.update({name: frame | nobody for name, frame in content.items()})
+        content.update({name: frame | no_person for name, frame in content.items()})
 
     empty = changed(tracks.phalp, tmp_path, leave)
     assert detect_layout(empty)[0] == "phalp" and len(read_label_file(empty)) == 0
@@ -306,7 +306,7 @@ def test_tensors_of_any_kind(tmp_path: Path) -> None:
 
 
 def test_objects_beside_the_numbers_do_nothing(tmp_path: Path) -> None:
-    """Whatever a file holds under keys that nobody reads; under one that is read, the message names the object."""
+    """Whatever a file holds under keys that are not read; under one that is read, the message names the object."""
     person, trap = person_of(tmp_path), Trap(tmp_path / "ran")
     others = {
         "video": Path("walk.mp4"),

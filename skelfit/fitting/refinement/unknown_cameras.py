@@ -47,7 +47,7 @@ def prior_cameras(image_size: Tensor, focal: FocalConfig) -> Tensor:
 def in_prior_cameras(
     problem: RefinementProblem, keypoints: Floats, config: RefineConfig
 ) -> RefinementProblem:
-    """The people, none of whom has a camera, before that of the prior. keypoints (N, 44, 3) m, without translation.
+    """People without a camera, before that of the prior. keypoints (N, 44, 3) m, without translation.
 
     Start and anchor are in one place. It is not finite where no place agrees with the keypoints.
     """

@@ -290,7 +290,7 @@ def _named(content: Any, path: Path) -> tuple[dict[str, Any], set[str], Any]:
         flat = flatten(content)
         return flat, _valued(flat), content
     if isinstance(content, list) and not content:
-        raise _UnusableError("a pickled list without an entry: nobody, or nothing, was seen")
+        raise _UnusableError("a pickled list without an entry: no person was seen")
     if isinstance(content, list) and all(isinstance(person, dict) for person in content):
         people = [flatten(person) for person in content]
         shared = [name for name in people[0] if all(name in person for person in people)]
