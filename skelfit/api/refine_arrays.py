@@ -95,10 +95,15 @@ def refine(
     if angles.ndim < 1 or angles.shape[-1] != 46:
         raise ArgumentError("poses", "shape (..., 46)", f"shape {tuple(angles.shape)}")
     leading = tuple(angles.shape[:-1])
-    others = (("betas", betas, (10,)), ("trans", trans, (3,)), ("keypoints2d", keypoints2d, (44, 3)))
     cam_int = torch.zeros(3, 3) if cam_int is None else cam_int
     image_size = torch.zeros(2) if image_size is None else image_size
-    others += (("cam_int", cam_int, (3, 3)), ("image_size", image_size, (2,)))
+    others: list[tuple[str, ArrayLike | Tensor, tuple[int, ...]]] = [
+        ("betas", betas, (10,)),
+        ("trans", trans, (3,)),
+        ("keypoints2d", keypoints2d, (44, 3)),
+        ("cam_int", cam_int, (3, 3)),
+        ("image_size", image_size, (2,)),
+    ]
     sized = [_broadcast(name, x, leading, size) for name, x, size in others]
     problem = RefinementProblem(
         BodyParameters(angles.reshape(-1, 46), sized[0], sized[1]),

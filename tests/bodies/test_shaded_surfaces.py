@@ -59,7 +59,7 @@ def test_light_comes_from_above() -> None:
 def test_crevices_are_darker() -> None:
     """Beside a small ball that lies before a large one, the large one is darker than without it."""
     large, small = ball(1.5, 0, 0, 5, RED), ball(0.3, 0, 0, 3.4, GREEN)
-    camera, wall = CAMERA * [[4], [4], [1]], np.repeat(np.repeat(GREY, 4, 0), 4, 1)
+    camera, wall = CAMERA * np.array([[4], [4], [1]], np.float32), np.repeat(np.repeat(GREY, 4, 0), 4, 1)
     alone, both = (draw_surfaces(s, camera, wall)[160] for s in ([large], [large, small]))
     darker = (alone - both)[:, 0]
     edge = np.flatnonzero(both[:, 1] > both[:, 0]).max()

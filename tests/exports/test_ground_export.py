@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import bvhio
@@ -53,8 +54,9 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def record(folder: Path) -> dict:
-    return json.loads((folder / "export.json").read_text("utf-8"))
+def record(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "export.json").read_text("utf-8"))
+    return content
 
 
 def verify(*words: object) -> Result:

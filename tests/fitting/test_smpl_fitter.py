@@ -16,6 +16,7 @@ from skelfit.bodies.lazy_roma import roma
 from skelfit.bodies.model_set import open_models
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
+from skelfit.config.manifest import Gender
 from skelfit.config.pipeline_choice import chosen_pipeline
 from skelfit.config.smpl_settings import SmplFitConfig
 from skelfit.fitting.backends.backend import Backend
@@ -33,7 +34,7 @@ def first_fitter() -> Fitter:
 
 
 @cache
-def first_fit(gender: str, kind: str) -> FitResult:
+def first_fit(gender: Gender, kind: str) -> FitResult:
     """SKEL fitted to made-up labels."""
     labels = make_labels(PEOPLE, gender)[kind]
     return first_fitter().fit(gender, labels.pose, labels.betas, labels.transl)

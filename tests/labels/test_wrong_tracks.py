@@ -203,7 +203,14 @@ def test_people_who_were_not_seen_are_left_out(tmp_path: Path) -> None:
     person = person_of(tmp_path)
     joblib.dump({3: {}, 4: None, "fps": 30.0, 5: person}, tmp_path / "w.pkl")
     assert [s.name for s in read_label_file(tmp_path / "w.pkl").sequences] == ["w-5"]
-    no_person = {"tid": [], "smpl": [], "camera": [], "size": [], "bbox": [], "tracked_time": []}
+    no_person: dict[str, list[Any]] = {
+        "tid": [],
+        "smpl": [],
+        "camera": [],
+        "size": [],
+        "bbox": [],
+        "tracked_time": [],
+    }
 
     def leave(content: Any) -> None:
         content.update({name: frame | no_person for name, frame in content.items()})
@@ -267,7 +274,7 @@ def test_what_can_hardly_be_is_said(tmp_path: Path) -> None:
     assert "warning: 'trans_world': people move at " in "; ".join(read_label_file(fast).about.notes)
     down = changed(tracks.wham, tmp_path, lambda c: [p.update(pose_world=p["pose"]) for p in c.values()])
     assert "warning: 'pose_world': people's trunks are below" in "; ".join(read_label_file(down).about.notes)
-    motion = {
+    motion: dict[str, Any] = {
         "poses": np.zeros((9, 72)),
         "betas": np.zeros(10),
         "trans": np.linspace([0, 0, 0], [900, 0, 0], 9),

@@ -262,7 +262,8 @@ def test_numbers_that_no_label_has_are_statuses(source: Path, tmp_path: Path) ->
 
 def test_keypoints_that_are_nonsense_are_statuses(source: Path, tmp_path: Path) -> None:
     """One that is infinitely far off, negative confidences, all in one place; those beside them stay the same."""
-    shard = read_source(planned(source, tmp_path / "out").tasks[2])
+    task: Any = planned(source, tmp_path / "out").tasks[2]
+    shard = read_source(task)
     (usual,) = RefinementStages().fit([shard], Stopwatch())
     labels = shard.labels.copy()
     points = unpack(labels)["gtkps"]

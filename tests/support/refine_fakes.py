@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -72,8 +73,9 @@ def make_source(folder: Path, models: ModelSet, camera: bool = True) -> Path:
     image[SWAPPED_ROW] = image[SWAPPED_ROW, list(MIRRORED_KEYPOINTS)]
     flat = pose.reshape(PEOPLE, 72).numpy().copy()
     flat[NAN_ROW, 7] = np.nan
-    labels, layout = folder / "people.npz", "camerahmr" if camera else "hmr2"
-    columns = {
+    labels = folder / "people.npz"
+    layout: Literal["camerahmr", "hmr2"] = "camerahmr" if camera else "hmr2"
+    columns: dict[str, Any] = {
         "imgname": np.array([f"train/{i:06d}.jpg" for i in range(PEOPLE)]),
         "center": np.full((PEOPLE, 2), 128, np.float32),
         "scale": np.full(PEOPLE, 1.2, np.float32),

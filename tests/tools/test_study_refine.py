@@ -46,9 +46,9 @@ def test_errors_fall_and_the_baseline_ends_higher(setup: Setup, monkeypatch: pyt
     cameras = {(r["camera"], r["shaken"], r["noise_px"], r["off"]): r for r in records if "camera" in r}
     assert len(cameras) == 3 * (1 + 3 * 2)
     for labels in ((0.1, 2.0), (0.2, 0.0), (0.2, 2.0)):
-        assert cameras[("true camera", *labels, 0.0)]["focal"]["max"] == 0.0
+        assert cameras["true camera", labels[0], labels[1], 0.0]["focal"]["max"] == 0.0
         for off in (-0.3, 0.0, 0.4):
-            held, free = (cameras[(kind, *labels, off)] for kind in ("held", "estimated"))
+            held, free = (cameras[kind, labels[0], labels[1], off] for kind in ("held", "estimated"))
             assert held["focal"]["mean"] == pytest.approx(abs(off), abs=1e-3)
             assert free["refined"] == held["refined"] == 12
             if off:  # what people tell of their camera is little, but not nothing

@@ -132,6 +132,7 @@ def test_nothing_depends_on_where_the_world_begins(body: PlantedBody) -> None:
     turn = measure_ground(turned(tracks, Y_UP_FROM_Z_UP.T), 60.0, "world_z_up")
     assert one.floor and far.floor and far.floor.height == pytest.approx(one.floor.height - 1.5, abs=1e-6)
     for other in (far, turn):
+        assert one.contacts is not None and other.contacts is not None
         assert np.array_equal(one.contacts, other.contacts) and one.events == other.events
 
 

@@ -85,8 +85,8 @@ class _Skins:
 
 def text(records: list[dict[str, Any]]) -> list[str]:
     """A row per gender and kind of poses: mean and 95th percentile of each distance."""
-    heads = ("gender", "poses", "people", "SKEL 1 - label", "SMPL 1 - SKEL 1", "SKEL 2 - SKEL 1")
-    heads = (*heads, "SKEL 2 - label", "converged", "CPU ms each")
+    heads = ["gender", "poses", "people", "SKEL 1 - label", "SMPL 1 - SKEL 1", "SKEL 2 - SKEL 1"]
+    heads += ["SKEL 2 - label", "converged", "CPU ms each"]
     keys = ("first_fit_mm", "to_smpl_mm", "skel_2_from_skel_1_mm", "skel_2_from_label_mm")
     rows = [
         (r["gender"], r["poses"], r["people"], *(f"{r[k]['mean']:.2f}, {r[k]['p95']:.2f}" for k in keys))

@@ -100,7 +100,7 @@ def _events_of(
         touching = [name for name, on in zip(names, contacts[row], strict=True) if on]
         return "both" if len(touching) > 1 else touching[0]
 
-    for start, stop in _runs(contacts.any(1)):
+    for start, stop in _runs(np.asarray(contacts.any(1))):
         if start > 0:
             yield FootEvent(float(frames[start] / rate), int(frames[start]), side, STRIKE, part(start))
         if stop < len(frames):

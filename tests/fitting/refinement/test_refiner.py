@@ -157,7 +157,7 @@ def test_no_step_raises_the_objective(models: ModelSet, case: Case) -> None:
     problem = problem.take(rows)
     solver, x = refiner._solver("male"), variables_of(problem.start)
     targets = make_targets(problem, np.full(len(rows), 40.0), x[:, 2], refiner.config)
-    run = solver._run(x, targets)
+    run = solver.start(x, targets)
     read, phase, refused = solver.backend.read, refiner.config.phases[-1], 0
     value = read(solver._stepped(run, phase, 0))[:, 0]
     for _ in range(8):

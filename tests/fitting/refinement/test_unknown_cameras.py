@@ -65,6 +65,7 @@ def test_people_are_placed_where_they_are_seen(
     problem, truth = case
     points = camera_points(models, truth, problem.female).numpy()
     body = points - truth.transl.double().numpy()[:, None]
+    assert problem.image_size is not None
     cam = prior_cameras(problem.image_size.double(), FREE).numpy()
     given = problem.keypoints2d.double().numpy()
     ones = np.ones((PEOPLE, 44))
@@ -151,6 +152,7 @@ def test_hostile_cameras_are_statuses(
 ) -> None:
     problem, _ = case
     problem = problem.take(torch.arange(8))
+    assert problem.image_size is not None
     size, cam = problem.image_size.clone(), problem.cam_int.clone()
     keypoints = problem.keypoints2d.clone()
     size[0], size[1, 0], size[2] = 0.0, torch.nan, -SIZE
