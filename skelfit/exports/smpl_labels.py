@@ -17,6 +17,7 @@ from skelfit.exports.predicted_people import predicted_columns
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.fitting.smpl_fitter import SmplFitter
 from skelfit.shards.finished_run import FinishedRun, Step, no_step
+from skelfit.storage.command_lines import command
 from skelfit.storage.hashed_write import write_atomically
 from skelfit.storage.locations import Location
 
@@ -81,7 +82,9 @@ def _write(columns: dict[str, Any], models: ModelSet, out: Location, options: Ex
     if left:
         notes.append(f"{left} people are left out: their numbers are not finite")
     if seen:
-        notes.append(f"next: give it to a trainer as a CameraHMR release, or: skelfit convert --labels {out}")
+        notes.append(
+            f"next: give it to a trainer as a CameraHMR release, or: {command('convert', '--labels', out)}"
+        )
     else:
         notes.append("next: smplx.create(...)(global_orient, body_pose, betas, transl) with these arrays")
     return ExportResult(people, (out.name,), tuple(notes), left)

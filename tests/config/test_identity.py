@@ -22,6 +22,7 @@ from skelfit.conversion.run_plan import ALGORITHM_VERSION, Run, pending, plan_sh
 from skelfit.errors import ConfigError, OutputError
 from skelfit.executors.worker_line import WorkerLine
 from skelfit.images.square_crop import CROP_VERSION
+from skelfit.shards.content_seal import unsealed
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_reader import read_json
 
@@ -117,7 +118,7 @@ def test_a_marker_of_another_form_is_of_another_configuration(tmp_path: Path) ->
     del content["rejected"]
     content["identity"]["code"] = {"version": "0.0.9"}
     del content["identity"]["algorithm"]
-    marker.write_text(json.dumps(content))
+    marker.write_text(json.dumps(unsealed(content)))
     with pytest.raises(OutputError, match=r'code.*"0\.0\.9".* against'):
         pending(run, plan_shards(run))
     assert marker.exists()

@@ -210,7 +210,7 @@ def test_a_label_file_that_grew(tmp_path: Path, labels: Path) -> None:
     assert convert(changed, extend=True) == [1, 3, 4, 5]
     assert_each_row_once(changed)
     grown = run_of(out, (cut(labels, path, 0, 46, shape=9), None))
-    edit_json(out / "fake-000000.done.json", labels_sha256="")
+    edit_json(out / "fake-000000.done.json", seal=True, labels_sha256="")
     with pytest.raises(OutputError, match="has no hash of the label rows to compare with"):
         convert(grown, extend=True)
     same = run_of(out, (cut(labels, path, 0, 40, shape=9, cam_int=30), None))

@@ -81,8 +81,8 @@ def test_three_commands_take_a_walk_to_opensim(tmp_path: Path, monkeypatch: pyte
 
     np.testing.assert_allclose(opened["gravity"], [0, -9.80665, 0])
     floor = json.loads((out / "export.json").read_text("utf-8"))["floors"][NAME]
-    assert floor["status"] in ("measured", "several_levels")
-    np.testing.assert_allclose(opened["floor"], [[0, floor["floor_mm"] / 1000, 0], [0, -1, 0]], atol=1e-6)
+    assert floor["status"] == "no_rest"  # the feet of this walk slide, so the model has no floor
+    assert np.isnan(opened["floor"]).all()
     columns = opened["coordinates"].tolist()
     lines = (out / f"{NAME}.mot").read_text().splitlines()
     labels = lines[lines.index("endheader") + 1].split("\t")

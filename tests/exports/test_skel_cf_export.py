@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from job_fakes import (
     write_labels,
 )
 from PIL import Image
+from verify_fakes import edit_json
 
 from skelfit.api.run_shards import convert_run
 from skelfit.bodies.model_set import ModelSet
@@ -36,6 +36,7 @@ from skelfit.exports.exporter import ExportOptions
 from skelfit.labels.label_store import build_store, store_info
 from skelfit.shards.finished_run import open_run
 from skelfit.shards.shard_files import ShardError
+from skelfit.shards.shard_reader import read_json
 
 ROOT = Path(__file__).parents[2]
 SHAPES = {
@@ -247,8 +248,8 @@ def test_a_tar_that_was_cut_is_refused(tmp_path: Path, run_folder: Path) -> None
 
 def test_a_tar_with_fewer_people_than_its_marker_says_is_refused(tmp_path: Path, run_folder: Path) -> None:
     for name, key in (("fake-000001.done.json", "rows_out"), ("summary.json", "rows_out")):
-        content = json.loads((run_folder / name).read_text())
-        (run_folder / name).write_text(json.dumps({**content, key: content[key] + 1}))
+        content = read_json(run_folder / name)
+        edit_json(run_folder / name, seal=True, **{key: content[key] + 1})
     with pytest.raises(ShardError, match=r"fake-000001\.tar: expected 9 samples, found 8"):
         export("skel-cf", run_folder, tmp_path / "out.npz")
     assert not (tmp_path / "out.npz").exists()

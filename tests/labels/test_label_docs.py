@@ -518,7 +518,7 @@ def _(folder: Path) -> None:
         assert not batch.keypoints3d.any()
 
 
-@claim("If it is not known, `cam_int` is all 0; skelfit never invents a camera.")
+@claim("known, `cam_int` is all 0: `skelfit convert` invents no camera")
 def _(folder: Path) -> None:
     for columns in (amass(), mesh(), fourdhumans(), spin(), without(hmr2(), "scaled_focal_length")):
         batch = good(folder, columns)

@@ -279,7 +279,7 @@ def test_the_command_says_what_it_took_and_left(tmp_path: Path) -> None:
         "  left: the network of the camera (3 tensors)",
         "  left: the body model (4 tensors)",
         f"checkpoint: {out}",
-        f"next: skelfit predict {out} IMAGE... --out predictions",
+        f"next: skelfit predict '{out}' IMAGE... --out predictions",
     ):
         assert f"{line}\n" in result.output
     again = run_import(tmp_path / "x.pth", "--out", out)

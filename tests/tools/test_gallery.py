@@ -111,6 +111,7 @@ def test_a_stored_picture_is_sharp_and_small(name: str) -> None:
     assert pixels(path).shape[1] >= 1300
 
 
+@pytest.mark.soak
 def test_the_commands_of_the_page_run(made: Path) -> None:
     for words in commands():
         if can_run(words):
@@ -125,6 +126,7 @@ def covered(picture: np.ndarray) -> np.ndarray:
     return picture.max(-1) - picture.min(-1) > 24
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(find_spec("opensim") is None, reason="OpenSim is not installed")
 def test_opensim_says_where_bones_and_markers_are(made: Path) -> None:
     """Markers are those of the .trc, which is another file; bones lie as in the .glb."""
@@ -146,6 +148,7 @@ def test_opensim_says_where_bones_and_markers_are(made: Path) -> None:
             np.testing.assert_allclose(end(bones[row], 0), end(played, 0), atol=0.02)
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(find_spec("vtkmodules") is None, reason="VTK is not installed")
 def test_another_library_plays_the_glb(made: Path) -> None:
     from glb_player import GlbPlayer
