@@ -27,6 +27,7 @@ def test_f1_of_contacts() -> None:
     assert f1(found, true) == 0.5 and f1(true, true) == 1
 
 
+@pytest.mark.soak
 def test_a_short_walk_from_its_labels_and_fits(models: ModelSet) -> None:
     walk = planted_walk(PlantedBody(models), 1.5, 30.0)
     label = of_label(PlantedBody(models), walk, 0.0, 0)
