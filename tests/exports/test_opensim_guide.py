@@ -81,7 +81,7 @@ def test_three_commands_take_a_walk_to_opensim(tmp_path: Path, monkeypatch: pyte
 
     np.testing.assert_allclose(opened["gravity"], [0, -9.80665, 0])
     floor = json.loads((out / "export.json").read_text("utf-8"))["floors"][NAME]
-    assert floor["status"] == "no_rest"  # the feet of this walk slide, so the model has no floor
+    assert floor["status"] == "no_rest"  # feet hardly rest in this made-up walk: no floor
     assert np.isnan(opened["floor"]).all()
     columns = opened["coordinates"].tolist()
     lines = (out / f"{NAME}.mot").read_text().splitlines()

@@ -3,12 +3,11 @@
     python -m tools.gallery.glb_picture walk-glb/walk-0.glb --out glb.jpg
 
 VTK reads the file, moves its joints through the animation and its skin with them. skelfit draws the meshes that come
-out, in the colours of the file. Needs the package vtk, which is among the tests' packages.
+out, in the colours of the file. Needs the package vtk, the extra `gallery`.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,9 @@ from numpy.typing import NDArray
 
 from skelfit.bodies.shaded_surfaces import Array as Picture
 from skelfit.bodies.shaded_surfaces import Surface, make_room
-from tools.gallery.pictures import PHASES, joined, phase_rows, save_jpeg
+from tools.gallery.pictures import SIZE, draw_file, joined, phase_rows
 
 Array = NDArray[np.float64]
-SIZE = 1440, 720  # px
 _RATE = 1000  # Hz, of the times that VTK may be asked for
 
 
@@ -83,15 +81,7 @@ def draw_phases(path: Path, phases: int, turn_deg: float, size: tuple[int, int] 
 def main(words: Sequence[str] | None = None) -> None:
     """Draw a file."""
     about = (__doc__ or "").split("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m tools.gallery.glb_picture", description=about)
-    parser.add_argument("file", type=Path, help="a .glb with an animation")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a JPEG")
-    parser.add_argument("--phases", type=int, default=PHASES, help="of the motion (default: %(default)s)")
-    parser.add_argument(
-        "--turn", type=float, default=0.0, help="degrees about the vertical (default: %(default)s)"
-    )
-    given = parser.parse_args(words)
-    save_jpeg(given.out, draw_phases(given.file, given.phases, given.turn))
+    draw_file("glb_picture", about, "a .glb with an animation", draw_phases, words)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ draws that; none of its own models takes part. Needs the package opensim, which 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,9 @@ from numpy.typing import NDArray
 from skelfit.bodies.shaded_surfaces import BONE, Surface, make_room
 from skelfit.bodies.shaded_surfaces import Array as Picture
 from skelfit.exports.mesh_files import VIEWER_AXES
-from tools.gallery.pictures import PHASES, joined, phase_rows, save_jpeg
+from tools.gallery.pictures import SIZE, draw_file, joined, phase_rows
 
 Array = NDArray[np.float64]
-SIZE = 1440, 720  # px
 _MARKER, _RADIUS = (214, 66, 54), 0.011  # colour, and m
 _TIPS = ("_x", "_y")  # ends of the names of points on axes, which are not drawn
 
@@ -105,15 +103,7 @@ def draw_phases(path: Path, phases: int, turn_deg: float, size: tuple[int, int] 
 def main(words: Sequence[str] | None = None) -> None:
     """Draw a model."""
     about = (__doc__ or "").split("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m tools.gallery.osim_picture", description=about)
-    parser.add_argument("model", type=Path, help="a .osim, with the .mot beside it")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a JPEG")
-    parser.add_argument("--phases", type=int, default=PHASES, help="of the motion (default: %(default)s)")
-    parser.add_argument(
-        "--turn", type=float, default=0.0, help="degrees about the vertical (default: %(default)s)"
-    )
-    given = parser.parse_args(words)
-    save_jpeg(given.out, draw_phases(given.model, given.phases, given.turn))
+    draw_file("osim_picture", about, "a .osim, with the .mot beside it", draw_phases, words)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What the pictures of motions have in common: which rows of a motion are drawn, and how a picture is written."""
+"""What the pictures of motions have in common: their command, which rows are drawn, and how a picture is written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 PHASES = 6
+SIZE = 1440, 720  # px
 
 
 def phase_rows(rows: int, phases: int) -> list[int]:
@@ -30,3 +32,23 @@ def save_jpeg(path: Path, pixels: NDArray[np.floating]) -> None:
     """Write pixels (H,W,3) of 0..255. Raises OSError."""
     picture = Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
     picture.save(path, "JPEG", quality=86, optimize=True)
+
+
+def draw_file(
+    name: str, about: str, help_text: str, draw: Callable[[Path, int, float], NDArray[np.floating]],
+    words: Sequence[str] | None,
+) -> None:  # fmt: skip
+    """The command of a module of this package, which draws the phases of a file's motion.
+
+    draw: the picture (H,W,3) of a file, for so many phases and degrees about the vertical. words: None for those of
+    the process.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m tools.gallery.{name}", description=about)
+    parser.add_argument("file", type=Path, help=help_text)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a JPEG")
+    parser.add_argument("--phases", type=int, default=PHASES, help="of the motion (default: %(default)s)")
+    parser.add_argument(
+        "--turn", type=float, default=0.0, help="degrees about the vertical (default: %(default)s)"
+    )
+    given = parser.parse_args(words)
+    save_jpeg(given.out, draw(given.file, given.phases, given.turn))

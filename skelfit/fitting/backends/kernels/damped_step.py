@@ -46,6 +46,14 @@ def make_newton_scratch(slots: int, variables: int, device: str) -> Any:
 
 
 @wp.func
+def next_damping(damping: V, going: V, better: V, rules: Any) -> V:
+    """The damping after a trial, in the lanes that go on: less where it was accepted, else more."""
+    scaled = m(damping, choose(better, V(rules.damping_down), V(rules.damping_up)))
+    scaled = wp.min(wp.max(scaled, V(rules.damping_min)), V(rules.damping_max))
+    return choose(going, scaled, damping)
+
+
+@wp.func
 def largest_curvature(h: int, n: int, hessian: A3) -> V:
     """The largest entry of the diagonal."""
     largest = hessian[h, 0, 0]

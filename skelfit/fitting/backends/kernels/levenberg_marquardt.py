@@ -17,7 +17,7 @@ from skelfit.fitting.backends.variable_tables import StageVariables
 
 from .betas_moments import BetaMoments
 from .betas_terms import BetaTerms
-from .damped_step import NewtonScratch, damped_step
+from .damped_step import NewtonScratch, damped_step, next_damping
 from .joint_frames import JointFrames
 from .lanes import A2, F2, F3, I2, V, any_positive, choose, exceeds, gather, m, scatter, sync
 from .moments import SkinMoments
@@ -136,9 +136,7 @@ def _minimise(
             value = choose(better, trial, value)
             accepted += better
             if steps_left <= rules.steps:
-                scaled = m(damping, choose(better, V(rules.damping_down), V(rules.damping_up)))
-                scaled = wp.min(wp.max(scaled, V(rules.damping_min)), V(rules.damping_max))
-                damping = choose(going, scaled, damping)
+                damping = next_damping(damping, going, better, rules)
             steps_left -= 1
         step_damping = damping
         if steps_left == 0:

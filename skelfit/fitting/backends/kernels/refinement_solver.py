@@ -12,7 +12,7 @@ from skelfit.fitting.backends.keypoint_tables import KeypointTables
 from skelfit.fitting.backends.retraction_tables import BallTables
 
 from .betas_twists import BetaTwists
-from .damped_step import NewtonScratch, damped_step
+from .damped_step import NewtonScratch, damped_step, next_damping
 from .joint_chain import pose
 from .joint_frames import JointFrames
 from .keypoint_columns import KeypointScratch, place_keypoints
@@ -188,9 +188,7 @@ def refine(
             value = choose(better, trial, value)
             accepted += better
             if steps_left <= rules.steps:
-                scaled = m(damping, choose(better, V(rules.damping_down), V(rules.damping_up)))
-                scaled = wp.min(wp.max(scaled, V(rules.damping_min)), V(rules.damping_max))
-                damping = choose(going, scaled, damping)
+                damping = next_damping(damping, going, better, rules)
             steps_left -= 1
         step_damping = damping
         if steps_left == 0:

@@ -12,10 +12,10 @@ from skelfit.bodies.smpl import NUM_SMPL_JOINTS
 from skelfit.fitting.backends.smpl_tree import SmplTree
 from skelfit.fitting.backends.variable_tables import StageVariables
 
-from .damped_step import NewtonScratch, damped_step
+from .damped_step import NewtonScratch, damped_step, next_damping
 from .joint_frames import JointFrames
 from .lanes import A2, A3, F2, I2, V, any_positive, choose, exceeds, gather, m, scatter, square_root, sync
-from .levenberg_marquardt import keep_refused
+from .levenberg_marquardt import DAMPING, DECREASE, MOVED, VALUE, keep_refused
 from .moments import SkinMoments
 from .objective import StepRules, load_moments
 from .posing import write_transforms
@@ -39,12 +39,6 @@ from .smpl_joints import NUM_SMPL_DOFS, pose_smpl, shape_smpl, smpl_twists, writ
 
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
-# Columns of `SmplState.status`.
-MOVED = 0  # rad, the largest turn of a joint in the last pass
-VALUE = 1  # m^2, the objective
-DECREASE = 2  # m^2, predicted for one more step
-DAMPING = 3  # of the next step
-
 
 @wp.struct
 class SmplState:
@@ -54,7 +48,7 @@ class SmplState:
     rotations: F2  # (B, 96) the same, now
     betas: F2  # (B, 10)
     trans: F2  # (B, 3) m
-    status: F2  # (B, 4)
+    status: F2  # (B, 4): MOVED, VALUE, DECREASE and DAMPING
 
 
 @wp.struct
@@ -234,9 +228,7 @@ def _minimise(
             value = choose(better, trial, value)
             accepted += better
             if steps_left <= rules.steps:
-                scaled = m(damping, choose(better, V(rules.damping_down), V(rules.damping_up)))
-                scaled = wp.min(wp.max(scaled, V(rules.damping_min)), V(rules.damping_max))
-                damping = choose(going, scaled, damping)
+                damping = next_damping(damping, going, better, rules)
             steps_left -= 1
         step_damping = damping
         if steps_left == 0:
