@@ -187,8 +187,8 @@ STOPPED = {
 COMPILED = """
 import warp as wp
 from pathlib import Path
-from skelfit.fitting.backends.backend import is_compiled, kernel_modules, make_backend
-assert is_compiled("cpu")
+from skelfit.fitting.backends.backend import FIT, _marker, kernel_modules, make_backend
+assert _marker(make_backend(), FIT).exists()
 for module in kernel_modules(make_backend().lanes):
     print(Path(wp.config.kernel_cache_dir, module.get_module_identifier(1)).is_dir(), module.name)
 """

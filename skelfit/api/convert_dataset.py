@@ -46,13 +46,13 @@ from skelfit.config.manifest import load_manifest
 from skelfit.config.pipeline import Pipeline
 from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.conversion.batch_fit import convert_batch
-from skelfit.conversion.run_fitter import make_fitter
+from skelfit.conversion.run_fitter import make_fitter, run_kernels
 from skelfit.conversion.run_lock import sharing, writing
 from skelfit.conversion.run_plan import check_summary
 from skelfit.errors import ArgumentError, SkelfitError
 from skelfit.executors.executor import Work, chosen_executor, visible_gpus
 from skelfit.executors.progress_bars import Count, Reporter, reporter_of
-from skelfit.fitting.backends.backend import is_compiled, make_backend
+from skelfit.fitting.backends.backend import compile_once
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.labels.label_store import clear_temporaries
 from skelfit.storage.checked_arguments import location_argument, whole_number
@@ -217,9 +217,8 @@ def convert_subset(subset: Subset, out: Location, options: RunOptions) -> Conver
         with sharing(out, rank, say):
             clear_temporaries(out / STORES)
             run = make_run(subset, out, out / STORES, options)
-        if options.executor.scheduler is None and not is_compiled(run.device):
-            say("compiling the kernels of the fit for this machine; that takes up to a minute, once")
-            make_backend(run.device).compile()
+        if options.executor.scheduler is None:
+            compile_once(run.device, run_kernels(run), say)
         work: Work = convert_batch
         if options.executor.is_here:
             work = partial(convert_batch, fitter=make_fitter(models, run.pipeline, run.device))

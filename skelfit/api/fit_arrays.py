@@ -20,10 +20,10 @@ from skelfit.config.pipeline_choice import DEFAULT_PIPELINE, chosen_pipeline
 from skelfit.conversion.fitted_rows import RowFits, RowsToFit, frames_of
 from skelfit.conversion.row_fits import LabelFitter, fit_rows, labels_fit, meshes_fit
 from skelfit.conversion.row_judgement import judge_rows
-from skelfit.conversion.run_fitter import make_fitter, make_mesh_fitter
+from skelfit.conversion.run_fitter import label_kernels, make_fitter, make_mesh_fitter
 from skelfit.conversion.shard_samples import without_jumps
 from skelfit.errors import ArgumentError, found_text
-from skelfit.fitting.backends.backend import is_compiled, make_backend
+from skelfit.fitting.backends.backend import MESHES, compile_once
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.fitting.mesh_labels import MeshLabelFitter
 from skelfit.shards.row_status import PUBLISHED
@@ -108,7 +108,8 @@ def fit(
     """
     chosen = chosen_pipeline(pipeline, skel_gender)
     given = given_labels(pose, betas, transl, gender, chosen.gates.max_abs_beta, frames_per_second)
-    model_set, kind = usable_models(models), usable_device(device)
+    model_set = usable_models(models)
+    kind = usable_device(device, label_kernels(chosen, given.batch.gender, bool(given.batch.sequences)))
     rows = RowsToFit.of(given.batch, frames=frames_of(given.batch, chosen.temporal))
     fits = fit_rows(rows, labels_fit(rows, _fitter(model_set, chosen, kind)), len(chosen.fit.stages))
     return _fitted(given, fits, chosen, model_set, pose)
@@ -164,7 +165,7 @@ def fit_mesh(
     """
     chosen = chosen_pipeline(pipeline, skel_gender)
     given = given_meshes(vertices, gender)
-    model_set, kind = usable_models(models), usable_device(device)
+    model_set, kind = usable_models(models), usable_device(device, MESHES)
     rows = RowsToFit.of(given.batch)
     fits = fit_rows(rows, meshes_fit(rows, _mesh_fitter(model_set, chosen, kind)), len(chosen.fit.stages))
     return _fitted(given, fits, chosen, model_set, vertices)
@@ -202,13 +203,11 @@ def check_device(device: str) -> None:
         raise ArgumentError("device", "auto, cpu or cuda", repr(device))
 
 
-def usable_device(device: str) -> str:
-    """cpu or cuda. The kernels for it are compiled where they are not. Raises ArgumentError, DeviceError."""
+def usable_device(device: str, kernels: tuple[str, ...]) -> str:
+    """cpu or cuda. These kernels for it are compiled where they are not. Raises ArgumentError, DeviceError."""
     check_device(device)
     kind = find_device(device)
-    if not is_compiled(kind):
-        _log.warning("compiling the kernels of the fit for this machine; that takes up to a minute, once")
-        make_backend(kind).compile()
+    compile_once(kind, kernels, _log.warning)
     return kind
 
 

@@ -17,6 +17,7 @@ from skelfit.api.fit_arrays import Models, usable_device, usable_models
 from skelfit.bodies.model_set import ModelSet
 from skelfit.config.refine_settings import RefineConfig, published_loop_config
 from skelfit.errors import ArgumentError
+from skelfit.fitting.backends.backend import REFINEMENT
 from skelfit.fitting.refinement.refinement_problem import (
     BodyParameters,
     RefinementProblem,
@@ -113,9 +114,9 @@ def refine(
         image_size=sized[4],
         frames=_frames(motions_of(leading, frames_per_second, "poses")),
     )
-    result = _refiner(usable_models(models), settings or RefineConfig(), usable_device(device)).refine(
-        problem
-    )
+    result = _refiner(
+        usable_models(models), settings or RefineConfig(), usable_device(device, REFINEMENT)
+    ).refine(problem)
 
     def shaped(x: Tensor) -> Any:
         whole = x.float().reshape(leading + x.shape[1:])

@@ -23,7 +23,7 @@ from skelfit.conversion.shard_batch import default_rows
 from skelfit.errors import ArgumentError, ModelError
 from skelfit.executors.executor import Executor, Work, chosen_executor, visible_gpus
 from skelfit.executors.progress_bars import Count, Reporter, reporter_of
-from skelfit.fitting.backends.backend import is_compiled, make_backend
+from skelfit.fitting.backends.backend import REFINEMENT, compile_once
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.refining.refine_run import plan_refinement
 from skelfit.refining.shard_refinement import make_refiner, refine_batch
@@ -135,9 +135,8 @@ def _make(
     run = plan.run
     check_summary(out)
     with writing(out, run.subset, rank):
-        if executor.scheduler is None and not is_compiled(run.device):
-            reporter.say("compiling the kernels of the fit for this machine; that takes up to a minute, once")
-            make_backend(run.device).compile()
+        if executor.scheduler is None:
+            compile_once(run.device, REFINEMENT, reporter.say)
         work: Work = refine_batch
         if executor.is_here:
             work = partial(refine_batch, refiner=make_refiner(models, job, run.device))

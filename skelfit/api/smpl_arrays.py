@@ -15,6 +15,7 @@ from skelfit.api.arguments import numbers, together
 from skelfit.api.fit_arrays import Models, usable_device, usable_models
 from skelfit.bodies.model_set import ModelSet
 from skelfit.errors import ArgumentError
+from skelfit.fitting.backends.backend import TO_SMPL
 from skelfit.fitting.smpl_fitter import SmplFit, SmplFitter
 from skelfit.labels.impossible_values import LIMITS
 from skelfit.labels.row_faults import RowFaults
@@ -108,7 +109,7 @@ def to_smpl(
         }
     of_each = np.broadcast_to(genders, leading).reshape(count)
     bad = np.array(_faults(people, of_each), np.str_)
-    model_set, kind = usable_models(models), usable_device(device)
+    model_set, kind = usable_models(models), usable_device(device, TO_SMPL)
     columns = _columns(people, np.where(bad == "", of_each, ""), _fitter(model_set, kind))
     status = np.where(bad != "", BAD_INPUT, np.where(columns.pop("converged"), OK, NOT_CONVERGED))
     reason = np.where(status == NOT_CONVERGED, "more steps would still gain", bad)

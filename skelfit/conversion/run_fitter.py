@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 
 import numpy as np
@@ -14,10 +15,12 @@ from skelfit.config.pipeline import Pipeline
 from skelfit.conversion.row_fits import LabelFitter
 from skelfit.conversion.run_plan import Run
 from skelfit.errors import ConfigError, ModelError
+from skelfit.fitting.backends.backend import FIT, FREE_BETAS, MESHES, SEQUENCES
 from skelfit.fitting.backends.compute_device import find_device
 from skelfit.fitting.baseline.first_order import FirstOrderFitter
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.mesh_labels import MeshLabelFitter
+from skelfit.labels.label_store import store_contents
 from skelfit.shards.label_vector import FloatArray
 
 
@@ -45,6 +48,21 @@ def make_mesh_fitter(models: ModelSet, pipeline: Pipeline, device: str) -> MeshL
             expected = f"labels with SMPL parameters, for {key}: {value}"
             raise ConfigError(pipeline.name, f"fit.{key}", expected, "bare meshes")
     return MeshLabelFitter(models, pipeline.fit, device)
+
+
+def label_kernels(pipeline: Pipeline, genders: Collection[str], sequences: bool) -> tuple[str, ...]:
+    """The files of kernels that a fit of labels launches: to SMPL bodies of these genders, of sequences or not."""
+    files = SEQUENCES if sequences and pipeline.temporal else FIT
+    return (*files, *FREE_BETAS) if "neutral" in genders else files
+
+
+def run_kernels(run: Run) -> tuple[str, ...]:
+    """The files of kernels that a run launches."""
+    contents = [store_contents(file.store, file.rows) for file in run.labels]
+    if not any(one.has_smpl for one in contents):
+        return MESHES
+    genders = {gender for one in contents for gender in one.genders}
+    return label_kernels(run.pipeline, genders, any(one.sequences for one in contents))
 
 
 def fitter_of(run: Run) -> LabelFitter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.config.pipeline import Pipeline
 from skelfit.conversion.fitted_rows import RowFits, RowsToFit
 from skelfit.conversion.row_fits import LabelFitter, fit_rows, labels_fit
-from skelfit.conversion.run_fitter import make_fitter
-from skelfit.fitting.backends.backend import is_compiled, make_backend
+from skelfit.conversion.run_fitter import label_kernels, make_fitter
+from skelfit.fitting.backends.backend import compile_once
 from skelfit.labels.label_batch import LabelBatch
 from skelfit.protocols.estimates import (
     BAD_PREDICTION,
@@ -31,6 +32,7 @@ from skelfit.protocols.prediction_reader import SkelPredictions, SmplPredictions
 from skelfit.verification.measures.anatomy import smpl_hinges
 
 Index = NDArray[np.int64]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,8 @@ def _fitted(
     models: ModelSet, predictions: SmplPredictions, used: Index, pipeline: Pipeline, device: str
 ) -> tuple[RowFits, FitTime]:
     """The fits of those predictions that belong to a label row; the others have NaN."""
-    if not is_compiled(device):
-        make_backend(device).compile()
     people, stages = predictions.people, len(pipeline.fit.stages)
+    compile_once(device, label_kernels(pipeline, people.gender, sequences=False), _log.warning)
     fitter = _fitter(models, pipeline, device)
     if len(used):  # what only a first fit does is no part of the time
         first = _rows_to_fit(people, used[:1])

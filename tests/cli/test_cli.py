@@ -22,7 +22,7 @@ from PIL import Image
 import skelfit.api.convert_dataset
 from skelfit.bodies.model_set import ModelSet
 from skelfit.cli import COMMANDS, main
-from skelfit.fitting.backends.backend import is_compiled
+from skelfit.fitting.backends import backend
 from skelfit.fitting.fit_result import FitResult
 from skelfit.labels.demo_people import write_demo
 from skelfit.shards.shard_reader import read_rows
@@ -514,12 +514,13 @@ def test_one_and_two_workers_give_the_same_people(models: ModelSet, monkeypatch:
     write_demo(Path("demo"), 48, seed=3, images=False, models=models)
     arguments = ["convert", "--labels", "demo/demo-release.npz", "--source", "camerahmr", "--shard-size", 24]
     arguments += ["--pipeline", ROOT / "pipelines" / "hmr-skel.yaml", "--device", "cpu"]
+    marker, wrong = backend._marker, Path("not-compiled")
     for workers, known in ((1, False), (2, True)):
-        monkeypatch.setattr(skelfit.api.convert_dataset, "is_compiled", lambda device, known=known: known)
+        monkeypatch.setattr(backend, "_marker", marker if known else lambda *_: wrong)
         result = skelfit_(*arguments, "--workers", workers, "--out", f"out{workers}")
         assert result.exit_code == 0, result.output
         assert ("compiling the kernels" in result.output) is not known
-    assert is_compiled("cpu")
+    assert wrong.exists() and marker(backend.make_backend(), backend.FIT).exists()
     shards = sorted(Path("out1").glob("*.tar"))
     assert len(shards) == 2
     for one in shards:

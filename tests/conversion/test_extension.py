@@ -281,7 +281,7 @@ def test_all_readers_take_an_extended_run(
     """By the commands: convert, convert --extend, and what reads shards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("skelfit.api.convert_dataset.make_fitter", lambda *_: FakeFitter(stages=3))
-    monkeypatch.setattr("skelfit.api.convert_dataset.is_compiled", lambda _: True)
+    monkeypatch.setattr("skelfit.api.convert_dataset.compile_once", lambda *_: None)
     words = ["convert", "--labels", labels, "--out", "out", "--workers", 0, "--shard-size", 8]
 
     def skelfit_(*words: object) -> str:

@@ -36,7 +36,7 @@ NOT_SHARDS = ("summary.json", "schema.json")
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(skelfit.api.convert_dataset, "make_fitter", lambda *_: FakeFitter(stages=3))
-    monkeypatch.setattr(skelfit.api.convert_dataset, "is_compiled", lambda _: True)
+    monkeypatch.setattr(skelfit.api.convert_dataset, "compile_once", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def disk(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("disk") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(skelfit.api.convert_dataset, "make_fitter", lambda *_: FakeFitter(stages=3))
-        patch.setattr(skelfit.api.convert_dataset, "is_compiled", lambda _: True)
+        patch.setattr(skelfit.api.convert_dataset, "compile_once", lambda *_: None)
         convert(out, labels=data / "people.npz", images=data / "images", **options(data))
     return out
 

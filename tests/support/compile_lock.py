@@ -11,10 +11,11 @@ from typing import Any
 
 from warp._src.context import Module
 
-# Compiles what a conversion needs, for `python -c`.
+# Compiles what the fit, refinements and SMPL need, for `python -c`; what a conversion needs comes first.
 WARM_UP = """
-from skelfit.fitting.backends.backend import make_backend
-make_backend().compile()
+from skelfit.fitting.backends.backend import FIT, FREE_BETAS, MESHES, REFINEMENT, SEQUENCES, TO_SMPL, make_backend
+for files in (FIT, SEQUENCES, tuple({*MESHES, *REFINEMENT, *TO_SMPL})):
+    make_backend().compile(files)
 """
 
 

@@ -11,7 +11,7 @@ import platform
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +35,13 @@ _START_LOCK, _COMPILE_LOCK = threading.Lock(), threading.Lock()
 _NO_DRIVER_WARNING = b"Warp CUDA warning: Could not find or load the NVIDIA CUDA driver"
 # People in a group, and threads that share it: with one person, no kernel spills registers.
 GPU_LANES, GPU_THREADS = 1, 128
+# The files of kernels that a job launches: a fit of labels, of meshes, of sequences, a refinement, SMPL from SKEL.
+FIT = ("closed_form_start", "levenberg_marquardt", "moments", "regressed_points", "skin_errors")
+FREE_BETAS = ("betas_moments",)  # besides
+MESHES = ("betas_moments", "levenberg_marquardt", "mesh_alignment", "skin_errors")
+SEQUENCES = ("cyclic_reduction", "frame_steps", "temporal_terms", *FIT)
+REFINEMENT = ("cyclic_reduction", "refinement_frames", "refinement_solver", "temporal_terms")
+TO_SMPL = ("moments", "skin_errors", "smpl_solver", "smpl_start")
 
 
 @dataclass(frozen=True)
@@ -57,15 +64,15 @@ class Backend:
         """The kernels for this many lanes."""
         return kernels_for(self.lanes)
 
-    def compile(self) -> None:
-        """Compile the kernels that are not compiled yet, several files at a time, for all processes of this machine.
+    def compile(self, files: tuple[str, ...]) -> None:
+        """Compile kernels that are not compiled yet, several files at a time, for all processes of this machine.
 
-        Processes may compile at once: each writes a file of its own and renames it.
+        files: which, without .py. Processes may compile at once: each writes a file of its own and renames it.
         """
-        device, modules = wp.get_device(self.device), kernel_modules(self.lanes)
+        device, modules = wp.get_device(self.device), kernel_modules(self.lanes, files)
         with self._lock, _cache_errors(), ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda module: module.load(device, self.threads), modules))
-        _marker(self).touch()
+        _marker(self, files).touch()
 
     def slots(self, groups: int) -> int:
         """The number of groups that a launch needs scratch for."""
@@ -191,10 +198,10 @@ def make_backend(
     )
 
 
-def kernel_modules(lanes: int) -> list[Any]:
-    """The Warp modules that contain kernels, in the order of their file names."""
-    files = sorted(path.stem for path in _HEADER.parent.glob("*.py") if path.stem != "__init__")
-    modules = [wp.get_module(getattr(kernels_for(lanes), name).__name__) for name in files]
+def kernel_modules(lanes: int, files: Iterable[str] | None = None) -> list[Any]:
+    """The Warp modules of these files, or of all files that contain kernels, by name."""
+    names = sorted(path.stem for path in _HEADER.parent.glob("*.py") if path.stem != "__init__")
+    modules = [wp.get_module(getattr(kernels_for(lanes), name).__name__) for name in files or names]
     return [module for module in modules if module.kernels]
 
 
@@ -273,15 +280,18 @@ def _without_driver_warning() -> Iterator[None]:
             os.write(2, b"".join(line for line in written if not line.startswith(_NO_DRIVER_WARNING)))
 
 
-def is_compiled(device: str) -> bool:
-    """Whether `Backend.compile` has compiled all kernels for this device."""
-    return _marker(make_backend(device)).exists()
+def compile_once(device: str, files: tuple[str, ...], say: Callable[[str], object]) -> None:
+    """Compile kernels, after a line that says so, if no process of this machine has compiled them."""
+    backend = make_backend(device)
+    if not _marker(backend, files).exists():
+        say("compiling the kernels of the fit for this machine; that takes up to a minute, once")
+        backend.compile(files)
 
 
-def _marker(backend: Backend) -> Path:
-    """A file in the cache that says that all kernels are compiled; named after all that they depend on."""
+def _marker(backend: Backend, files: tuple[str, ...]) -> Path:
+    """A file in the cache that says that kernels are compiled; named after all that they depend on."""
     arch = wp.get_device(backend.device).arch
-    inputs = [wp.get_cpu_kernel_cache_key(), str(wp.config.cpu_compiler_flags)]
+    inputs = [wp.get_cpu_kernel_cache_key(), str(wp.config.cpu_compiler_flags), *files]
     inputs += [str(number) for number in (arch, backend.lanes, backend.threads)]
     inputs += [path.read_text(encoding="utf-8") for path in sorted(_HEADER.parents[2].rglob("*.py"))]
     key = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:16]

@@ -18,14 +18,13 @@ from programs import Program
 from skelfit.errors import DeviceError, OutputError
 from skelfit.fitting.backends import backend as backend_module
 from skelfit.fitting.backends import kernels
-from skelfit.fitting.backends.backend import cpu_flags, is_compiled, kernel_modules, make_backend, start_warp
+from skelfit.fitting.backends.backend import compile_once, cpu_flags, kernel_modules, make_backend, start_warp
 
 FOLDER = Path(kernels.__file__).parent
 # A program whose only kernels are those of the smallest file.
 COMPILE = """
 import skelfit.fitting.backends.backend as backend
-small = [m for m in backend.kernel_modules(8) if m.name.endswith(".regressed_points")]
-backend.kernel_modules = lambda lanes: small
+SMALL = ("regressed_points",)
 made = backend.make_backend("cpu", 8)
 """
 
@@ -136,33 +135,39 @@ def test_edits_within_a_function_compile_it_again(tmp_path: Path) -> None:
         assert hash_of(edited(tmp_path / name, "lanes.py", old, new)) != first
 
 
-def test_is_compiled_depends_on_sources_and_lanes(tmp_path: Path) -> None:
-    """Not before, not for other sources and not for other lanes."""
+def test_what_is_compiled_depends_on_files_sources_and_lanes(tmp_path: Path) -> None:
+    """Not before, not for other sources, not for other lanes and not for more files."""
     cache, changed = tmp_path / "cache", tmp_path / "fit"
     shutil.copytree(FOLDER.parent, changed, ignore=shutil.ignore_patterns("__pycache__"))
     source = changed / "kernels" / "regressed_points.py"
     source.write_text(source.read_text() + "\nCHANGED = 1\n")
     code = f"""{COMPILE}
 from pathlib import Path
-states = [backend._marker(made).exists()]
-made.compile()
-states += [backend._marker(made).exists(), backend._marker(backend.make_backend("cpu", 16)).exists()]
+states = [backend._marker(made, SMALL).exists()]
+made.compile(SMALL)
+states += [backend._marker(made, SMALL).exists(), backend._marker(backend.make_backend("cpu", 16), SMALL).exists()]
+states += [backend._marker(made, (*SMALL, "moments")).exists()]
 backend._HEADER = Path({str(changed)!r}, "kernels", "lanes.h")
-print(*states, backend._marker(made).exists())
+print(*states, backend._marker(made, SMALL).exists())
 """
-    assert output_of(program(code, cache)) == "False True False False"
+    assert output_of(program(code, cache)) == "False True False False False"
     assert len(list(cache.glob("*/wp_*"))) == 1
 
 
-def test_is_compiled_is_asked_of_the_usual_backend() -> None:
-    assert is_compiled("cpu") is backend_module._marker(make_backend()).exists()
+def test_kernels_are_compiled_once_after_a_line_that_says_so(cache: Path) -> None:
+    lines: list[str] = []
+    cache.mkdir()  # this process has loaded what would make it
+    for _ in range(2):
+        compile_once("cpu", ("regressed_points",), lines.append)
+        assert len(lines) == 1 and lines[0].startswith("compiling the kernels")
+    assert backend_module._marker(make_backend(), ("regressed_points",)).parent == cache
 
 
 @pytest.mark.soak
 def test_processes_that_compile_at_once_lose_nothing(tmp_path: Path) -> None:
     """Each succeeds, and the cache has one module and no unfinished files."""
     cache = tmp_path / "cache"
-    running = [program(f"{COMPILE}\nmade.compile()", cache) for _ in range(2)]
+    running = [program(f"{COMPILE}\nmade.compile(SMALL)", cache) for _ in range(2)]
     assert [output_of(one) for one in running] == [""] * 2
     (folder,) = cache.glob("*/wp_*")
     assert {path.suffix for path in folder.iterdir()} == {".cpp", ".meta", ".o"}
