@@ -14,6 +14,7 @@ from golden_fit import (
     CAPABILITIES,
     KINDS,
     LABELS,
+    NATIVE,
     RESULTS_CHANGED,
     atypical,
     constants,
@@ -36,19 +37,15 @@ from skelfit.config.fit_settings import (
 from skelfit.conversion.run_plan import ALGORITHM_VERSION
 from skelfit.fitting.fitter import Fitter
 
-# Code for processors older than this one takes as long to compile and run, and is left to `make soak`.
-OLD = {"x86-64-v2"} if CAPABILITIES["x86-64-v3"].here else set()
 
-
-@pytest.mark.parametrize(
-    "target", [pytest.param(t, marks=[pytest.mark.soak] if t in OLD else []) for t in CAPABILITIES]
-)
+# The other targets take a minute or two each to compile, and are left to `make soak`.
+@pytest.mark.parametrize("target", [NATIVE, *(pytest.param(t, marks=pytest.mark.soak) for t in CAPABILITIES)])
 def test_results_are_the_same_in_any_batch_and_those_recorded(target: str) -> None:
     """The same bits in batches of 1, 7, 20 and 512, in another order, by one thread and by two.
 
     On a processor with a record: the recorded bits. Elsewhere: as close to the record as processors are to each other.
     """
-    if not CAPABILITIES[target].here:
+    if target != NATIVE and not CAPABILITIES[target].here:
         pytest.skip(f"this processor does not have all of {target}")
     recorded = json.loads(KINDS.read_text())
     assert recorded["algorithm"] == ALGORITHM_VERSION, (

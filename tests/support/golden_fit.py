@@ -40,7 +40,7 @@ from skelfit.config.manifest import Gender
 from skelfit.config.pipeline import load_pipeline
 from skelfit.conversion.run_plan import ALGORITHM_VERSION
 from skelfit.fitting.backends import kernels
-from skelfit.fitting.backends.backend import cpu_lanes, start_warp
+from skelfit.fitting.backends.backend import FIT, FREE_BETAS, MESHES, cpu_lanes, start_warp
 from skelfit.fitting.backends.kernels import kernels_for
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
@@ -75,6 +75,7 @@ CAPABILITIES = {  # by the target of the kernels
         "avx512", "AVX512", frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})
     ),
 }
+NATIVE = "native"  # code for this very processor: the bits of the newest target that is here
 RESULTS_CHANGED = (
     "the fit gives other results than those recorded. If that is intended, raise ALGORITHM_VERSION in "
     "skelfit/conversion/run_plan.py, so that shards of both are never mixed, and run: "
@@ -147,6 +148,8 @@ def processor() -> dict[str, str]:
 
 def kind(target: str) -> str:
     """The processor and libraries, on which the last bits of a result may depend."""
+    if target == NATIVE:
+        target = next((t for t, c in reversed(CAPABILITIES.items()) if c.here), NATIVE)
     core = processor()
     model = "/".join(core.get(key, "?") for key in ("vendor_id", "cpu family", "model"))
     versions = f"torch {torch.__version__}, warp {wp.config.version}"
@@ -220,13 +223,11 @@ def batch_differences(people: Mapping[str, Tensor], fitter: Fitter) -> list[str]
 
 def environment(target: str) -> dict[str, str]:
     """The environment of a process that computes as processors of this target do."""
+    variables = os.environ | {"OMP_NUM_THREADS": "1"}
+    if target == NATIVE:
+        return variables
     capability = CAPABILITIES[target]
-    return {
-        **os.environ,
-        "ATEN_CPU_CAPABILITY": capability.torch,
-        "MKL_ENABLE_INSTRUCTIONS": capability.mkl,
-        "OMP_NUM_THREADS": "1",
-    }
+    return variables | {"ATEN_CPU_CAPABILITY": capability.torch, "MKL_ENABLE_INSTRUCTIONS": capability.mkl}
 
 
 def run(target: str, *arguments: str) -> dict[str, Any]:
@@ -244,7 +245,7 @@ def check(target: str, batches: bool) -> dict[str, Any]:
     start_warp(target)
     models, people = open_models(), read_people()
     fitter = Fitter(models, replace(fit_config(), batch=64))
-    fitter.backend.compile()
+    fitter.backend.compile(tuple({*FIT, *FREE_BETAS, *MESHES}))
     arrays = fit_all(models, people, fitter)
     with np.load(ANSWERS) as recorded:
         off = deviations(arrays, {name: recorded[name] for name in recorded.files})

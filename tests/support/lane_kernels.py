@@ -3,13 +3,17 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import warp as wp
 
-from skelfit.fitting.backends.backend import start_warp
+from skelfit.fitting.backends.backend import cpu_lanes, start_warp
 
+# Lanes of a group on this processor, and on others.
+LANES = cpu_lanes()
+OTHERS = pytest.param(24 - LANES, 1, marks=pytest.mark.soak)
 # Lanes of a group, and threads that share it: those of processors, and one lane and several threads as on a GPU. Each
-# shape compiles its kernels.
-SHAPES = [(8, 1), (16, 1), (1, 4)]
+# shape compiles its kernels, so those of other processors are left to `make soak`.
+SHAPES = [(LANES, 1), (1, 4), OTHERS]
 
 
 def prepare() -> None:

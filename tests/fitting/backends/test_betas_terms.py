@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import warp as wp
-from lane_kernels import SHAPES
+from lane_kernels import LANES, OTHERS
 from sample_kernels import beta_moments_kernel, evaluation_kernel
 from shaped_people import ShapedPeople, lanes_of, people_of
 from torch import Tensor
@@ -21,6 +21,8 @@ from skelfit.fitting.backends.variable_tables import make_variables
 
 lane_kernels.prepare()
 COUNT, BETA_WEIGHT = 16, 1e-3
+# A shape takes 20 s of a core to compile.
+SHAPES = [(LANES, 1), pytest.param(1, 4, marks=pytest.mark.soak), OTHERS]
 NO_LIMITS, NO_FORMS = np.array([[-np.inf, np.inf]] * 46), np.zeros((0, 46))
 
 
@@ -114,22 +116,22 @@ def test_evaluation_agrees_with_the_skin(
     assert errors[2] < 1e-5
 
 
-def test_bits_depend_neither_on_batch_nor_threads(people: ShapedPeople) -> None:
+@pytest.mark.parametrize("lanes, threads", SHAPES)
+def test_bits_depend_neither_on_batch_nor_threads(people: ShapedPeople, lanes: int, threads: int) -> None:
     """In the second call other people share a group."""
     x, order = away(people), torch.randperm(COUNT, generator=torch.Generator().manual_seed(2))
-    first = KernelEvaluation(people, x, 8)
-    for lanes, threads in SHAPES:
-        again = KernelEvaluation(people, x, lanes, threads)
-        moved = KernelEvaluation(people.take(order), x[order], lanes, threads)
-        for name in ("value", "gradient", "hessian"):
-            expected = getattr(first, name)
-            assert torch.equal(getattr(again, name), expected)
-            assert torch.equal(getattr(moved, name), expected[order])
+    first = KernelEvaluation(people, x, LANES)
+    again = KernelEvaluation(people, x, lanes, threads)
+    moved = KernelEvaluation(people.take(order), x[order], lanes, threads)
+    for name in ("value", "gradient", "hessian"):
+        expected = getattr(first, name)
+        assert torch.equal(getattr(again, name), expected)
+        assert torch.equal(getattr(moved, name), expected[order])
 
 
 def test_body_at_rest_agrees_with_the_model(people: ShapedPeople) -> None:
     x = away(people)
-    evaluation, frames = KernelEvaluation(people, x, 8), people.model.frames(x[:, people.n :])
+    evaluation, frames = KernelEvaluation(people, x, LANES), people.model.frames(x[:, people.n :])
     axes = frames.frame[:, list(DOF_JOINT)] @ people.model.rig.axes[..., None]
     thorax = torch.stack((frames.thorax_width, frames.thorax_height), 1)
     for name, expected in (
@@ -141,7 +143,7 @@ def test_body_at_rest_agrees_with_the_model(people: ShapedPeople) -> None:
 
 def test_twists_agree_with_finite_differences(people: ShapedPeople) -> None:
     x, step = away(people), 1e-6
-    evaluation, at = KernelEvaluation(people, x, 8), people.transforms(x)
+    evaluation, at = KernelEvaluation(people, x, LANES), people.transforms(x)
     turn, v = evaluation.twists.unflatten(2, (2, 3, 10)).unbind(2)
     for k in range(10):
         along = torch.zeros_like(x)
@@ -152,7 +154,7 @@ def test_twists_agree_with_finite_differences(people: ShapedPeople) -> None:
         torch.testing.assert_close(expected, speed, rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("lanes, threads", [(8, 1), (1, 4)])
+@pytest.mark.parametrize("lanes, threads", [(LANES, 1), (1, 4)])
 def test_moments_of_betas_are_read_from_the_rows_of_the_pass(lanes: int, threads: int) -> None:
     of, generator = kernels_for(lanes), torch.Generator().manual_seed(3)
     pass_rows = torch.randperm(COUNT, generator=generator)

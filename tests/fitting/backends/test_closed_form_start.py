@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import warp as wp
-from lane_kernels import SHAPES
+from lane_kernels import LANES, OTHERS, SHAPES
 
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.dofs import NUM_DOFS, NUM_JOINTS, dof_limits, limits_middle
@@ -47,7 +47,7 @@ def pair(dtype: torch.dtype) -> tuple[SmplModel, SkelModel]:
 def start(
     pose: np.ndarray,
     betas: np.ndarray,
-    lanes: int = 8,
+    lanes: int = LANES,
     threads: int = 1,
     limits: np.ndarray | None = None,
     slots: int | None = None,
@@ -164,7 +164,7 @@ def test_bits_depend_neither_on_batch_nor_threads(lanes: int, threads: int) -> N
             assert np.array_equal(getattr(other, name), rows_of_start[rows]), name
 
 
-@pytest.mark.parametrize("lanes, threads", [(8, 1), (16, 1)])
+@pytest.mark.parametrize("lanes, threads", [(LANES, 1), OTHERS])
 def test_a_person_that_is_not_finite_changes_no_other(lanes: int, threads: int) -> None:
     pose, betas = (x[:32].copy() for x in labels("everyday"))
     actual = start(pose, betas, lanes, threads)

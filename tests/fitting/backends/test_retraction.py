@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import warp as wp
-from lane_kernels import SHAPES
+from lane_kernels import LANES, OTHERS, SHAPES
 from naive_solver import joint_move
 from sample_kernels import pole_kernel, retraction_kernel
 from scipy.spatial.transform import Rotation
@@ -28,7 +28,7 @@ BETAS, MAX_STEP, MAX_BETA_STEP = 10, 0.4, 2.0
 
 
 def move(
-    x: np.ndarray, step: np.ndarray, lanes: int = 8, threads: int = 1, longest: float = MAX_STEP
+    x: np.ndarray, step: np.ndarray, lanes: int = LANES, threads: int = 1, longest: float = MAX_STEP
 ) -> np.ndarray:
     """The kernel's retraction of x (B, 43 or 53) by a step."""
     balls, rows = make_balls(JOINTS, DOFS, "cpu"), lane_kernels.rows_of(len(x), lanes)
@@ -179,7 +179,7 @@ def test_bits_depend_neither_on_batch_nor_threads(lanes: int, threads: int) -> N
     assert np.array_equal(move(x, step), moved)
 
 
-@pytest.mark.parametrize("lanes, threads", [(8, 1), (16, 1)])
+@pytest.mark.parametrize("lanes, threads", [(LANES, 1), OTHERS])
 def test_a_person_that_is_not_finite_changes_no_other(lanes: int, threads: int) -> None:
     x, step = people(32, 12)
     moved = move(x, step, lanes, threads)
@@ -193,7 +193,7 @@ def test_a_person_that_is_not_finite_changes_no_other(lanes: int, threads: int) 
 # Along an Euler pole.
 
 
-def move_along_pole(x: np.ndarray, limits: np.ndarray, pole_point: int, lanes: int = 8) -> np.ndarray:
+def move_along_pole(x: np.ndarray, limits: np.ndarray, pole_point: int, lanes: int = LANES) -> np.ndarray:
     """The kernel's angles (B, 3) at a point along the pole."""
     rows = lane_kernels.rows_of(len(x), lanes)
     at = wp.zeros((len(rows), 3), dtype=kernels_for(lanes).lanes.V, device="cpu")

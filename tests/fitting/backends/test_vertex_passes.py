@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import warp as wp
-from lane_kernels import SHAPES
+from lane_kernels import LANES, OTHERS, SHAPES
 
 from skelfit.bodies.model_set import ModelSet, open_models
 from skelfit.bodies.skel import SkelModel, corrective_feature, skinning_transforms
@@ -230,7 +230,7 @@ def test_passes_agree_with_their_definitions(lanes: int, threads: int, stage: tu
 
 @pytest.mark.parametrize("lanes, threads", SHAPES[1:])
 def test_lanes_and_threads_change_no_bit(lanes: int, threads: int) -> None:
-    same(run(skinned_people(), plan(), lanes, threads), run(skinned_people(), plan(), 8))
+    same(run(skinned_people(), plan(), lanes, threads), run(skinned_people(), plan(), LANES))
 
 
 @pytest.mark.parametrize("lanes, threads", SHAPES)
@@ -240,9 +240,9 @@ def test_chunks_change_no_bit(lanes: int, threads: int, chunk: int) -> None:
     same(run(skinned_people(), plan(), lanes, threads, chunk=chunk), whole_)
 
 
-@pytest.mark.parametrize("lanes", [8, 16])
-def test_batches_change_no_bit(lanes: int) -> None:
-    alone, rng = run(skinned_people(), plan(), lanes), np.random.default_rng(1)
+@pytest.mark.parametrize("lanes, threads", [(LANES, 1), OTHERS])
+def test_batches_change_no_bit(lanes: int, threads: int) -> None:
+    alone, rng = run(skinned_people(), plan(), lanes, threads), np.random.default_rng(1)
     rows = np.concatenate((rng.permutation(COUNT), rng.integers(COUNT, size=9)))
     same(run(skinned_people(), plan(), lanes, rows=rows), alone)
     few = np.array([16, 3, 3, 36])
@@ -257,8 +257,8 @@ def test_a_person_that_is_not_finite_changes_no_other(broken: str) -> None:
         target[sick, plan().vertices[3], 1] = np.nan
     else:
         q[sick, 20] = np.nan
-    sums = run(replace(people, q=q, target=target), plan(), 8)
-    same(sums, run(people, plan(), 8), well, well)
+    sums = run(replace(people, q=q, target=target), plan(), LANES)
+    same(sums, run(people, plan(), LANES), well, well)
     assert np.isnan(sums["value"][sick]) and np.isnan(sums["largest"][sick]) and np.isnan(sums["mean"][sick])
 
 
