@@ -136,6 +136,7 @@ def test_people_go_smoothly_from_posture_to_posture() -> None:
     assert np.array_equal(betas[:1].repeat(64, 0), betas[:64]) and not np.array_equal(betas[0], betas[64])
 
 
+@pytest.mark.soak
 def test_the_study(models: ModelSet, config: FitConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spine, "TIMES", (0.0, 1.0))
     setup = Setup(models, load_pipeline(PIPELINE), "cpu", 64, ("male",), None, lambda _: None)

@@ -39,6 +39,7 @@ def test_each_variant_is_what_its_name_says() -> None:
     assert len({str(lines) for lines in changed.values()}) == len(changed)
 
 
+@pytest.mark.soak
 def test_the_study(tmp_path: Path, models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = write_people(tmp_path / "shards", 24)
     monkeypatch.setattr(tools.studies.__main__, "find_models", lambda _: models)

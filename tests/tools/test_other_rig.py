@@ -97,6 +97,7 @@ def test_its_bodies_fit_each_other_about_as_the_open_bodys_do(other: ModelSet) -
     assert 5 < result.pve_mm.mean() < 8 and result.pve_mm.min() > 2
 
 
+@pytest.mark.soak
 def test_the_command_writes_it(other: ModelSet, tmp_path: Path) -> None:
     result = CliRunner().invoke(write_other_rig, ["--out", str(tmp_path / "assets")])
     assert result.exit_code == 0, result.output

@@ -54,6 +54,7 @@ def study(models: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
+@pytest.mark.soak
 def test_to_smpl(study: StudyCommand) -> None:
     result, records = study("to-smpl", "--people", 6)
     assert result.exit_code == 0, result.output
@@ -66,6 +67,7 @@ def test_to_smpl(study: StudyCommand) -> None:
         assert abs(r["skel_2_from_label_mm"]["mean"] - r["first_fit_mm"]["mean"]) < sides
 
 
+@pytest.mark.soak
 def test_extreme(study: StudyCommand, tmp_path: Path) -> None:
     result, records = study("extreme", "--people", 24, "--picture", tmp_path / "worst.jpg")
     assert result.exit_code == 0, result.output
@@ -96,6 +98,7 @@ def test_sensitivity(study: StudyCommand) -> None:
         assert r["worst_dofs"][0]["p99_rad"] >= r["worst_dofs"][-1]["p99_rad"] > 0
 
 
+@pytest.mark.soak
 def test_bones(study: StudyCommand) -> None:
     """A body in its T-pose, in its mean shape, has its bones inside; right and left do not differ at rest."""
     result, records = study("bones", "--people", 4, "--gender", "male")
@@ -147,6 +150,7 @@ def test_images(study: StudyCommand) -> None:
     assert "folder and tars give the same bytes: yes" in result.output
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_loader(study: StudyCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools.studies.loader, "_WORKERS", (0,))
@@ -159,6 +163,7 @@ def test_loader(study: StudyCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()  # webdataset leaves its files to the garbage collector, which warns
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_loader_speed(study: StudyCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools.studies.loader, "_DRAWN", 5)
@@ -222,6 +227,7 @@ def test_meshes_are_those_of_skel(models: ModelSet) -> None:
     assert mesh.shape == (4, 6890, 3) and (tall.norm(dim=-1) > 0.8).all() and (tall.norm(dim=-1) < 3.5).all()
 
 
+@pytest.mark.soak
 def test_topologies(study: StudyCommand) -> None:
     """A map adds to the fit at most what the map itself is off, and 10 percent."""
     result, records = study("topologies", "--people", 3)

@@ -30,6 +30,7 @@ def setup(models: ModelSet, people: int, gender: Gender) -> Setup:
     return Setup(models, load_pipeline(PIPELINE), "cpu", people, (gender,), None, lambda _: None)
 
 
+@pytest.mark.soak
 def test_limits(models: ModelSet) -> None:
     """More weight: less beyond the limits, more error; the pipeline's own weight is among them."""
     records = limits.run(setup(models, 24, "male"))

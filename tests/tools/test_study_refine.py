@@ -19,6 +19,7 @@ def setup(models: ModelSet) -> Setup:
     return Setup(models, pipeline, "cpu", 12, ("male",), None, lambda text: None)
 
 
+@pytest.mark.soak
 def test_errors_fall_and_the_baseline_ends_higher(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("SHAKES", (0.1, 0.2)), ("NOISES", (0.0, 2.0)), ("_ITERATIONS", 2), ("_COMPARED", 3)):
         monkeypatch.setattr(refine, name, value)

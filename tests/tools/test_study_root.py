@@ -29,6 +29,7 @@ def setup(models: ModelSet) -> Setup:
     return Setup(models, pipeline, "cpu", 16, ("male",), None, lambda _: None)
 
 
+@pytest.mark.soak
 def test_root(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(root, "PRIORS", ((0.0, 1.0), (100.0, 100.0)))
     records = root.run(setup)

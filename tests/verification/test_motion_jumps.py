@@ -65,12 +65,12 @@ def parts(bodies: BodyModels, people: DecodedPeople, size: int) -> list[Aggregat
     return [Aggregate.of(measure(bodies, batch, bones_every=50)) for batch in batches]
 
 
-def anatomy_of(bodies: BodyModels, fields: Fields, **changes: Any) -> Json:
+def anatomy_of(bodies: BodyModels, fields: Fields, sizes: tuple[int, ...] = (7,), **changes: Any) -> Json:
     """The report of the frames of two sequences, the same however they are cut, and in whatever order they come."""
     people = as_people(fields, **(in_time({"one": 20, "two": 20}) | changes))
     whole = parts(bodies, people, 40)
     expected = tables(whole[0])["anatomy"]
-    for size in (1, 3, 7):
+    for size in sizes:
         cut = parts(bodies, people, size)
         mixed = [cut[i] for i in np.random.default_rng(size).permutation(len(cut))]
         for division in (cut, mixed):
@@ -88,7 +88,7 @@ def test_jumps_of_sequences(bodies: BodyModels, still: Fields) -> None:
     fields["skel_poses"][33:, dof_index("shoulder_r_x")] += 2 * math.pi
     frames = in_time({"one": 20, "two": 20})["frame"]
     frames[30:] = [n + 5 for n in frames[30:]]
-    jumps = anatomy_of(bodies, fields, frame=frames)["jumps"]
+    jumps = anatomy_of(bodies, fields, (1, 3, 7), frame=frames)["jumps"]
     assert (jumps["sequences"], jumps["frames"], jumps["pairs"]) == (2, 40, 37)
     assert jumps["turn_above"] == {"10": 1 / 37, "20": 1 / 37, "45": 1 / 37, "90": 0} | {
         d: pytest.approx(1 / 37) for d in ("10", "20", "45")
