@@ -205,17 +205,6 @@ def as_array(value: Any) -> npt.NDArray[Any]:
         raise ValueError(f"a damaged array ({error})") from error
 
 
-def as_mapping(value: Any) -> dict[str, Any]:
-    """The dictionary that `np.savez` stored as an array of one object, its values as records. Raises ValueError."""
-    try:
-        content = _from_record(value).item() if isinstance(value, _NdArray) else value
-    except (TypeError, AttributeError, LookupError) as error:
-        raise ValueError(f"a damaged array ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"a {kind_of(content)}")
-    return {as_key(key): entry for key, entry in content.items()}
-
-
 def as_texts(value: Any) -> tuple[str, ...]:
     """The strings of a list, a tuple or an array of strings. Raises ValueError."""
     items = value if isinstance(value, (list, tuple)) else as_array(value).tolist()

@@ -22,7 +22,8 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.fitting.start.betas_transfer import beta_map
-from skelfit.fitting.start.warm_start import body_angles, root_angles, root_translation
+from skelfit.fitting.start.warm_start import root_angles, root_translation
+from tools.studies.body_angles import body_angles
 
 
 def test_root_is_exact_at_the_poles_too(models: ModelSet) -> None:

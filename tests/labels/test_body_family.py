@@ -22,7 +22,6 @@ FINGERS = np.random.default_rng(5).normal(0, 0.3, (N, 33, 3))
 BEYOND = np.concatenate([POSE[:, :22], FINGERS], axis=1)  # (N,55,3)
 FACE = {"jaw_pose": np.zeros((N, 3)), "expression": np.zeros((N, 10))}
 HANDS = {"left_hand_pose": np.zeros((N, 45)), "right_hand_pose": np.zeros((N, 12))}
-STATED = {"model_type": np.array("smplx")}
 
 
 def camerahmr() -> dict[str, Any]:

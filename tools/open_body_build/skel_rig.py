@@ -176,11 +176,6 @@ def apose_rotations() -> np.ndarray:
     return np.stack(out)
 
 
-def first_children() -> np.ndarray:
-    """First child of each joint, 0 for none."""
-    return np.array([next((k for k in range(24) if PARENTS[k] == j), 0) for j in range(24)])
-
-
 def apose(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """apose_rel_transfo (24,4,4) and per_joint_rot (24,3,3) of a template with these joints (24,3).
 

@@ -312,11 +312,3 @@ def _chosen(better: Tensor, trial: Evaluation, state: Evaluation) -> Evaluation:
             )
         )
     )
-
-
-def naive_refine(goal: NaiveRefinement, x: Tensor) -> tuple[Tensor, Tensor]:
-    """All phases from x (B, 59): variables, and the decrease that one more step promises."""
-    decrease = torch.zeros_like(goal.unit)
-    for phase in goal.config.phases:
-        x, _, decrease = naive_steps(goal.of(phase), x)
-    return x, decrease
