@@ -12,9 +12,7 @@ from torch import Tensor
 from skelfit.bodies.ball_joints import (
     BALL_JOINTS,
     angles_to_rotation,
-    apply_step,
     ball_joints,
-    ball_step,
     rotation_to_angles,
 )
 from skelfit.bodies.dofs import NUM_DOFS, dof_limits, limits_middle
@@ -23,6 +21,7 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.fitting.start.betas_transfer import beta_map
 from skelfit.fitting.start.warm_start import root_angles, root_translation
+from tools.studies.ball_steps import apply_step, ball_step
 from tools.studies.body_angles import body_angles
 
 
