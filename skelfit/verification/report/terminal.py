@@ -101,7 +101,7 @@ def _integrity(name: str, report: Report) -> Iterator[str]:
 def _rows_of(report: Report) -> str:
     """What a row of the shards is: a frame, where all that were measured are frames of sequences."""
     accuracy, anatomy = report.get("accuracy"), report.get("anatomy")
-    only_frames = accuracy and anatomy and anatomy["jumps"]["frames"] == accuracy["people"]
+    only_frames = accuracy and anatomy and 0 < anatomy["jumps"]["frames"] == accuracy["people"]
     return "frames" if only_frames else "people"
 
 

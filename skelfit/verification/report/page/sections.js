@@ -2,7 +2,7 @@
 // The sections of the page, each from one part of the report. Parts that the report lacks have no section.
 const section = (id, title, lead, html) => ({ id, title, html: `<h2>${escaped(title)}</h2><p class="lead">${lead}</p>${html}` });
 // What a row of the shards is: a frame, where all that were measured are frames of sequences.
-const rowsOf = ({ accuracy, anatomy }) => accuracy && anatomy?.jumps?.frames === accuracy.people ? "frames" : "people";
+const rowsOf = ({ accuracy, anatomy }) => anatomy?.jumps?.frames && anatomy.jumps.frames === accuracy?.people ? "frames" : "people";
 const block = (title, html) => `<div><h3>${escaped(title)}</h3>${html}</div>`;
 // `bars` is a histogram with bins of equal width from `start` on; the last one is open.
 const series = ({ bars: { start, width, counts } }, kind = "one") => ({ edges: [...counts.keys(), counts.length].map((k) => start + k * width), counts, kind });
