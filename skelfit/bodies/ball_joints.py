@@ -1,8 +1,4 @@
-"""Ball joints: the three Euler angles of a rotation, and steps that do not stall at the Euler poles.
-
-Near a pole (middle angle +-90 degrees) the first and the third axis of a joint are almost parallel: a small turn of the
-bone needs large, opposite changes of two angles. So a step is applied as a rotation and read back as angles.
-"""
+"""Ball joints: the three Euler angles of a rotation."""
 
 from __future__ import annotations
 
@@ -15,7 +11,6 @@ from torch import Tensor
 
 from skelfit.bodies.axis_rotations import cross_matrix, rotations_about
 from skelfit.bodies.dofs import NUM_JOINTS, dof_axes, dof_limits, dofs_of_joint, limits_middle
-from skelfit.bodies.lazy_roma import roma
 
 BALL_JOINTS: tuple[int, ...] = tuple(j for j in range(NUM_JOINTS) if len(dofs_of_joint(j)) == 3)
 # Below this cosine of the middle angle, in units of the float type's resolution, the first angle is kept as it was:
@@ -96,38 +91,12 @@ def wrap_near(angles: Tensor, middle: Tensor) -> Tensor:
     return middle + torch.remainder(angles - middle + pi, 2 * pi) - pi
 
 
-@dataclass(frozen=True)
-class BallStep:
-    """A step of n ball joints, as rotations; made by `ball_step`."""
-
-    rot: Tensor  # (..., n, 3, 3) joint rotations where the step starts
-    rotvec: Tensor  # (..., n, 3) the step, in the joint frames
-    angles: Tensor  # (..., n, 3) where the step starts
-
-
-def ball_step(ball: BallJoints, angles: Tensor, step: Tensor) -> BallStep:
-    """The rotations that steps (..., n, 3) of the angles (..., n, 3) are to first order."""
-    first, second, third = _axis_rotations(ball, angles)
-    later = third @ second
-    return BallStep(later @ first, (step[..., None] * _moved_axes(ball, later, third)).sum(-2), angles)
-
-
 def moved_axes(ball: BallJoints, angles: Tensor) -> Tensor:
     """The joints' axes (..., n, 3, 3), one a row, as moved by the rotations about the later axes."""
     _, second, third = _axis_rotations(ball, angles)
-    return _moved_axes(ball, third @ second, third)
-
-
-def _moved_axes(ball: BallJoints, later: Tensor, third: Tensor) -> Tensor:
-    first_axis, second_axis = later @ ball.axes[:, 0, :, None], third @ ball.axes[:, 1, :, None]
+    first_axis, second_axis = third @ second @ ball.axes[:, 0, :, None], third @ ball.axes[:, 1, :, None]
     third_axis = ball.axes[:, 2].expand(second_axis.shape[:-1])
     return torch.stack((first_axis[..., 0], second_axis[..., 0], third_axis), -2)
-
-
-def apply_step(ball: BallJoints, step: BallStep, share: Tensor) -> Tensor:
-    """Angles (..., n, 3) after a share (...) of the step."""
-    turned = roma.rotvec_to_rotmat(share[..., None, None] * step.rotvec) @ step.rot
-    return rotation_to_angles(ball, turned, step.angles)
 
 
 def _axis_rotations(ball: BallJoints, angles: Tensor) -> tuple[Tensor, ...]:

@@ -47,15 +47,6 @@ def _cross(device: torch.device, dtype: torch.dtype) -> Tensor:
     return cross_matrix(torch.tensor(dof_axes(), device=device, dtype=dtype))
 
 
-@cache
-def used_numbers(device: torch.device) -> Tensor:
-    """Which of a pose's numbers are used, (24, 6) bool."""
-    used = torch.zeros(NUM_JOINTS, POSE_SIZE, dtype=torch.bool, device=device)
-    used[_BALL] = True
-    used[_HINGE + _PAIR, :2] = True
-    return used
-
-
 def angles_to_pose(q: Tensor) -> Tensor:
     """The continuous pose (..., 24, 6) of angles (..., 46) rad; unused numbers are 0."""
     pose = q.new_zeros(*q.shape[:-1], NUM_JOINTS, POSE_SIZE)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import click
 
 from skelfit.cli.path_types import PATTERN
-from skelfit.cli.shared_options import FiniteRange
+from skelfit.cli.shared_options import FiniteRange, options_of
 
-OPTIONS = (
+image_options = options_of(
     click.option(
         "--images",
         type=PATTERN,
@@ -28,10 +25,3 @@ OPTIONS = (
         help="Side of the square that is cut out, in longer sides of the box  [default: 1.5].",
     ),
 )
-
-
-def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of images."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
 from skelfit.cli.path_types import FILE, PLACE
+from skelfit.cli.shared_options import options_of
 from skelfit.config.manifest import LabelLayout
 
-OPTIONS = (
+label_options = options_of(
     click.option("--labels", type=PLACE, help="Or one label file, or a folder of sequences."),
     click.option(
         "--source",
@@ -54,10 +54,3 @@ OPTIONS = (
         help="Axis that is up in the shards; people are turned  [default: as it is].",
     ),
 )
-
-
-def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of a label file."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command

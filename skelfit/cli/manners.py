@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import click
 
 from skelfit.cli.console import Console
 from skelfit.cli.path_types import FILE
+
+QUIET_HELP = "Print problems and the result only, in one line."
+VERBOSE_HELP = "Also print what skelfit's modules log, with times, on stderr."
+LOG_HELP = "Append everything that is printed to this file, with times."
 
 
 def with_manners(command: click.Command) -> click.Command:
@@ -22,33 +27,12 @@ def with_manners(command: click.Command) -> click.Command:
 
 def manners(*, hidden: bool) -> list[click.Option]:
     """The options; they set up the Console of the context."""
+    shared: dict[str, Any] = {"expose_value": False, "hidden": hidden}
+    early = shared | {"is_flag": True, "is_eager": True}
     return [
-        click.Option(
-            ["-q", "--quiet"],
-            is_flag=True,
-            expose_value=False,
-            is_eager=True,
-            hidden=hidden,
-            callback=_quiet,
-            help="Print problems and the result only, in one line.",
-        ),
-        click.Option(
-            ["-v", "--verbose"],
-            is_flag=True,
-            expose_value=False,
-            is_eager=True,
-            hidden=hidden,
-            callback=_verbose,
-            help="Also print what skelfit's modules log, with times, on stderr.",
-        ),
-        click.Option(
-            ["--log-file"],
-            type=FILE,
-            expose_value=False,
-            hidden=hidden,
-            callback=_log_file,
-            help="Append everything that is printed to this file, with times.",
-        ),
+        click.Option(["-q", "--quiet"], callback=_quiet, help=QUIET_HELP, **early),
+        click.Option(["-v", "--verbose"], callback=_verbose, help=VERBOSE_HELP, **early),
+        click.Option(["--log-file"], type=FILE, callback=_log_file, help=LOG_HELP, **shared),
     ]
 
 

@@ -28,6 +28,17 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+def options_of(*options: Decorator) -> Decorator:
+    """A decorator that gives a command several options, in this order."""
+
+    def give(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return give
+
+
 JSON_HELP = "Everything as JSON, for programs."
 
 models_option = click.option(

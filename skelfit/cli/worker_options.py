@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import click
 
 from skelfit.cli.path_types import FILE, SCHEDULER
-from skelfit.cli.shared_options import FiniteRange
+from skelfit.cli.shared_options import FiniteRange, options_of
 
 workers_option = click.option(
     "--workers",
@@ -52,17 +49,7 @@ RUN_OPTIONS = (
 )
 
 
-def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of where its tasks run."""
-    return _with(OPTIONS, command)
-
-
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of a run that makes shards: where, by which ranks, and how it is watched."""
-    return _with(RUN_OPTIONS, command)
-
-
-def _with(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(options):
-        command = option(command)
-    return command
+# Where the tasks of a command run.
+worker_options = options_of(*OPTIONS)
+# Of a run that makes shards: where, by which ranks, and how it is watched.
+run_options = options_of(*RUN_OPTIONS)

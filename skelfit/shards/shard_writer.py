@@ -14,13 +14,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from functools import lru_cache
 from typing import Any
-
-import numpy as np
 
 from skelfit.config.identity import mapping_hash
 from skelfit.shards.content_seal import sealed
+from skelfit.shards.label_vector import label_to_npy
 from skelfit.shards.sample_tar import sample_tar
 from skelfit.shards.shard_files import ShardFiles
 from skelfit.shards.shard_schema import ShardMarker, ShardRow, ShardSample
@@ -120,19 +118,10 @@ def _line(row: ShardRow, members: Mapping[str, bytes]) -> bytes:
 def _members(sample: ShardSample) -> dict[str, bytes]:
     if "." in sample.key or "/" in sample.key:
         raise ValueError(f"{sample.key}: a WebDataset key must not contain a dot or a slash")
-    label = np.ascontiguousarray(sample.label, dtype="<f4")
     members = {
-        "label.npy": _npy_header(label.shape) + label.tobytes(),
+        "label.npy": label_to_npy(sample.label),
         "meta.json": _to_json(sample.meta).encode(),
     }
     if sample.image is not None:
         members[sample.extension] = sample.image
     return members
-
-
-@lru_cache(maxsize=1)
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """What `np.save` writes before the numbers of a float32 array."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    return header.getvalue()

@@ -207,6 +207,7 @@ def test_verify_reports_and_stores_it(walks: Walks, tmp_path: Path) -> None:
     assert "sequences by what is known of the ground" in result.stdout
     lines = [str(line) for line in summary_lines({k: v for k, v in both.items() if k != "against"})]
     assert any("ground, 1 sequence" in line and "feet slip, mm/s" in line for line in lines)
+    assert f"{both['accuracy']['people']} frames" in "".join(lines) and " people" not in "".join(lines)
     # A sample of the frames tells no speeds: the ground is measured in all frames, or not at all.
     few = tmp_path / "few.csv"
     assert verify(walks.shards["z"], "--sample", 1, "--ground", few).exit_code == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_limits
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.config.fit_settings import FitConfig, VertexWeights
-from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.skin_tables import stage_skin
@@ -24,18 +22,7 @@ from skelfit.fitting.passes import batch_of, make_tables
 from skelfit.fitting.terms.shoulder_targets import SHOULDERS, make_locator
 from skelfit.fitting.terms.vertex_weights import region_shares, vertex_weights
 
-PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 LIMITS = torch.tensor(dof_limits())
-
-
-@pytest.fixture(scope="module")
-def config() -> FitConfig:
-    return load_pipeline(PIPELINE).fit
-
-
-@pytest.fixture(scope="module")
-def model(models: ModelSet) -> SkelModel:
-    return SkelModel(models.skel_of("male"), dtype=torch.float64)
 
 
 def random_poses(count: int, seed: int = 1) -> tuple[Tensor, Tensor]:

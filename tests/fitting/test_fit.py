@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import pi
-from pathlib import Path
 
 import pytest
 import roma
@@ -25,7 +24,6 @@ from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.config.fit_settings import FitConfig, JointLimits, RestartConfig
 from skelfit.config.manifest import Gender
-from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.skin_tables import stage_skin
@@ -36,17 +34,11 @@ from skelfit.fitting.passes import DAMPING, StageTables, batch_of, make_rules, m
 from skelfit.fitting.schedule import Schedule
 from skelfit.fitting.start.betas_transfer import beta_map
 from skelfit.fitting.start.restarts import retry_failed
-from skelfit.fitting.start.warm_start import body_angles
 from skelfit.fitting.terms.spine_coupling import spine_couplings
+from tools.studies.body_angles import body_angles
 from tools.studies.sensitivity import MovedFitter, fit_from, moved
 
-PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 LIMITS = torch.tensor(dof_limits())
-
-
-@pytest.fixture(scope="module")
-def config() -> FitConfig:
-    return load_pipeline(PIPELINE).fit
 
 
 def within_limits(count: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,23 +16,17 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.config.fit_settings import FitConfig
-from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.mesh_fitter import MeshFit, MeshFitter
 from skelfit.fitting.mesh_labels import MeshLabelFitter
 from skelfit.fitting.start.mesh_parts import PARTS, part_weights
 from skelfit.fitting.start.mesh_start import MeshStart, mesh_start, mesh_start_tables
-from skelfit.fitting.start.warm_start import body_angles, root_angles
+from skelfit.fitting.start.warm_start import root_angles
 from skelfit.labels.demo_people import sample_labels
+from tools.studies.body_angles import body_angles
 
-PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 LIMITS = torch.tensor(dof_limits())
-
-
-@pytest.fixture(scope="module")
-def config() -> FitConfig:
-    return load_pipeline(PIPELINE).fit
 
 
 @pytest.fixture(scope="module")

@@ -31,11 +31,6 @@ from skelfit.fitting.baseline.naive_objective import NaiveObjective
 pytestmark = pytest.mark.soak  # half a minute of a core and more, of code that seldom changes
 
 
-@pytest.fixture(scope="module")
-def model(models: ModelSet) -> SkelModel:
-    return SkelModel(models.skel_of("male"), dtype=torch.float64)
-
-
 @pytest.fixture(params=KINDS)
 def goal(request: pytest.FixtureRequest, model: SkelModel) -> NaiveObjective:
     return KINDS[request.param](model)

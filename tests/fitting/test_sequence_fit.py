@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from skelfit.bodies.dofs import dof_index
 from skelfit.bodies.lazy_roma import roma
 from skelfit.bodies.model_set import ModelSet
 from skelfit.config.fit_settings import FitConfig
-from skelfit.config.pipeline import load_pipeline
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.fit_result import FitResult, better_sequences, map_results
 from skelfit.fitting.fitter import Fitter
@@ -27,14 +25,8 @@ from skelfit.fitting.sequences.frame_index import FrameIndex, ShapeLabels
 from skelfit.fitting.terms.label_jumps import label_jumps
 from skelfit.labels.demo_people import sample_labels
 
-PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 RATE = 30.0
 JOINTS = range(1, 24)
-
-
-@pytest.fixture(scope="module")
-def config() -> FitConfig:
-    return load_pipeline(PIPELINE).fit
 
 
 def motion(count: int, seed: int, extreme: float = 1.0, gap: float = 0.8) -> Labels:

@@ -28,11 +28,6 @@ PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
 FREE = SpineConfig(SpineCoupling(0.0, 1.0), SpineCoupling(0.0, 1.0), SpineCoupling(0.0, 1.0))
 
 
-@pytest.fixture(scope="module")
-def config() -> FitConfig:
-    return load_pipeline(PIPELINE).fit
-
-
 def fitted(models: ModelSet, config: FitConfig, labels: Labels) -> FitResult:
     return Fitter(models, config).fit(labels.gender, labels.pose, labels.betas, labels.transl)
 

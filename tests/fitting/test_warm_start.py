@@ -12,9 +12,7 @@ from torch import Tensor
 from skelfit.bodies.ball_joints import (
     BALL_JOINTS,
     angles_to_rotation,
-    apply_step,
     ball_joints,
-    ball_step,
     rotation_to_angles,
 )
 from skelfit.bodies.dofs import NUM_DOFS, dof_limits, limits_middle
@@ -22,7 +20,9 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.bodies.smpl import SmplModel
 from skelfit.fitting.start.betas_transfer import beta_map
-from skelfit.fitting.start.warm_start import body_angles, root_angles, root_translation
+from skelfit.fitting.start.warm_start import root_angles, root_translation
+from tools.studies.ball_steps import apply_step, ball_step
+from tools.studies.body_angles import body_angles
 
 
 def test_root_is_exact_at_the_poles_too(models: ModelSet) -> None:

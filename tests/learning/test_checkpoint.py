@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from checkpoint_files import Harmful
 from training_runs import (
     CPU,
     SilentObserver,
@@ -30,11 +29,6 @@ from skelfit.learning.training.training_loop import train
 from skelfit.learning.training.training_stages import TrainingStages
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Harmful:
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return (os.mkdir, ("harm",))
 
 
 def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_files import FULL, HEADS, hsmr_head, shapes_of
-from plain_networks import plain_hsmr, plain_vitpose
+from plain_networks import plain_hsmr, plain_vitpose, predict
 from training_runs import SHORT_TRAINING, log_lines, run_train
 
 from skelfit.bodies.model_set import ModelSet
@@ -17,7 +17,7 @@ from skelfit.errors import ConfigError
 from skelfit.learning.cameras import crop_to_translation, far_camera
 from skelfit.learning.data.training_batch import TrainingBatch
 from skelfit.learning.networks.hsmr_network import HsmrNetwork
-from skelfit.learning.networks.network import NetworkConfig, Prediction
+from skelfit.learning.networks.network import NetworkConfig
 from skelfit.learning.training.checkpoint import load_network
 from skelfit.learning.training.losses import training_loss
 from skelfit.learning.training.training_config import LossConfig, TrainConfig, checked
@@ -28,11 +28,6 @@ TINY = NetworkConfig("hsmr", "tiny", layers=2, heads=HEADS, feed_forward=48, dim
 def make(config: NetworkConfig = TINY) -> HsmrNetwork:
     torch.manual_seed(1)
     return HsmrNetwork(config)
-
-
-def predict(network: HsmrNetwork, batch: TrainingBatch) -> Prediction:
-    size = network.backbone.crop
-    return network(batch.image[..., :size, :size], batch.cam_int, batch.center, batch.box_size)
 
 
 def test_names_and_shapes_at_full_size_are_those_of_published_checkpoints() -> None:

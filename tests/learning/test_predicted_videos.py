@@ -225,22 +225,6 @@ def test_a_long_video_is_read_as_it_is_needed(predictor: Predictor, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--detector", "no_such:thing"), "'no_such:thing': expected package.module:callable"),
-        (("--detector", "math:pi", "--box", "1,2,3,4"), "--box and --detector say the same"),
-        (("--every", 2), "--every is for videos"),
-    ],
-)
-def test_options_that_do_not_apply(
-    arguments: tuple[object, ...], message: str, trained: Path, photos: Path, tmp_path: Path
-) -> None:
-    result = run_predict(trained, photos, "--out", tmp_path / "out", *arguments)
-    assert result.exit_code == 2 and message in result.output
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
     ("name", "reason"),
     [("fails", "'int' object is not iterable"), ("ends", "SystemExit('no weights')")],
 )

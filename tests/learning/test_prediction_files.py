@@ -219,6 +219,9 @@ def test_no_people_exit_with_1(trained: Path, tmp_path: Path) -> None:
         (("--boxes", "none.json"), "none.json: expected a list of detections"),
         (("b.tar",), "either photos or shards"),
         (("--held-out",), "--held-out is for shards (.tar)"),
+        (("--detector", "no_such:thing"), "'no_such:thing': expected package.module:callable"),
+        (("--detector", "math:pi", "--box", "1,2,3,4"), "--box and --detector say the same"),
+        (("--every", 2), "--every is for videos"),
     ],
 )
 def test_invalid_options_are_refused(

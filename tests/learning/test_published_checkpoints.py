@@ -14,6 +14,7 @@ import torch
 from checkpoint_files import (
     FULL,
     HEADS,
+    Harmful,
     Sizes,
     Weights,
     content_of,
@@ -24,7 +25,7 @@ from checkpoint_files import (
     write_published,
 )
 from click.testing import CliRunner, Result
-from plain_networks import plain_hsmr, plain_skel_cf, plain_vitpose
+from plain_networks import flat, part_of, plain_hsmr, plain_skel_cf, plain_vitpose
 from safetensors.torch import save_file
 from training_runs import SHORT_TRAINING, log_lines, run_train
 
@@ -34,7 +35,7 @@ from skelfit.errors import ModelError
 from skelfit.labels.demo_people import LABELS_NAME
 from skelfit.learning.cameras import box_features
 from skelfit.learning.data.training_batch import TrainingBatch
-from skelfit.learning.networks.network import Estimate, NetworkConfig
+from skelfit.learning.networks.network import NetworkConfig
 from skelfit.learning.published.checkpoint_import import import_checkpoint
 from skelfit.learning.training import checkpoint
 from skelfit.learning.training.checkpoint import CheckpointError, load_network
@@ -57,14 +58,6 @@ def imported(kind: str, folder: Path, weights: Weights | None = None) -> tuple[P
     return path, weights
 
 
-def flat(estimate: Estimate) -> torch.Tensor:
-    return torch.cat((estimate.pose.flatten(-2), estimate.betas, estimate.camera), -1)
-
-
-def part(weights: Weights, prefix: str) -> Weights:
-    return {n.removeprefix(prefix): w.double() for n, w in weights.items() if n.startswith(prefix)}
-
-
 @pytest.mark.parametrize("kind", ["skel-cf", "hsmr"])
 def test_an_imported_network_gives_the_estimates_of_the_file(
     kind: str, tmp_path: Path, batch: TrainingBatch
@@ -73,12 +66,12 @@ def test_an_imported_network_gives_the_estimates_of_the_file(
     path, weights = imported(kind, tmp_path)
     network, config, _ = load_network(path)
     assert config.network == NETWORK_OF[kind] and config.data.widen == (kind == "hsmr")
-    patches = plain_vitpose(part(weights, "backbone."), batch.image[..., 32:-32].double(), heads=2)
+    patches = plain_vitpose(part_of(weights, "backbone."), batch.image[..., 32:-32].double(), heads=2)
     if kind == "skel-cf":
         box = box_features(batch.cam_int, batch.center, batch.box_size).double()
-        expected = plain_skel_cf(part(weights, "decoder."), patches, box, layers=2, heads=HEADS)
+        expected = plain_skel_cf(part_of(weights, "decoder."), patches, box, layers=2, heads=HEADS)
     else:
-        expected = [plain_hsmr(part(weights, "head."), patches, layers=2, heads=HEADS)]
+        expected = [plain_hsmr(part_of(weights, "head."), patches, layers=2, heads=HEADS)]
     prediction = network(batch.image, batch.cam_int, batch.center, batch.box_size)
     steps = [step for step in (prediction.encoder, *prediction.layers) if step is not None]
     for step, plain in zip(steps, expected, strict=True):
@@ -226,11 +219,6 @@ def test_a_backbone_alone_needs_no_import(tmp_path: Path) -> None:
             ModelError, match=r"expected a network, found a backbone alone.* network.backbone: tiny"
         ):
             import_checkpoint(tmp_path / "x.pth", kind)
-
-
-class Harmful:
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return (os.mkdir, ("harm",))
 
 
 def test_nothing_in_a_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

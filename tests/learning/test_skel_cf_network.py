@@ -8,13 +8,13 @@ import plain_networks
 import published_shapes
 import pytest
 import torch
-from torch import Tensor
+from plain_networks import flat, part_of, predict
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.learning.backbones.keypoint_cnn import KeypointBackbone
 from skelfit.learning.data.training_batch import TrainingBatch
-from skelfit.learning.networks.network import Estimate, NetworkConfig, Prediction
+from skelfit.learning.networks.network import NetworkConfig
 from skelfit.learning.networks.skel_cf_network import SkelCfNetwork
 from skelfit.learning.training.losses import training_loss
 from skelfit.learning.training.training_config import LossConfig
@@ -22,23 +22,9 @@ from skelfit.learning.training.training_config import LossConfig
 TINY = NetworkConfig(backbone="tiny", layers=3, heads=2, head_dim=16, feed_forward=48, hidden=24)
 
 
-def predict(network: SkelCfNetwork, batch: TrainingBatch) -> Prediction:
-    size = network.backbone.crop
-    return network(batch.image[..., :size, :size], batch.cam_int, batch.center, batch.box_size)
-
-
 def make(config: NetworkConfig) -> SkelCfNetwork:
     torch.manual_seed(1)
     return SkelCfNetwork(config)
-
-
-def flat(estimate: Estimate) -> Tensor:
-    return torch.cat((estimate.pose.flatten(1), estimate.betas, estimate.camera), 1)
-
-
-def own(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights of a part, in double precision."""
-    return {n.removeprefix(prefix): w.double() for n, w in weights.items() if n.startswith(prefix)}
 
 
 @pytest.mark.parametrize(("backbone", "size"), [("vitpose-h", (1280, 32)), ("vitpose-b", (768, 12))])
@@ -60,11 +46,11 @@ def test_estimates_are_those_of_the_published_network(batch: TrainingBatch) -> N
             weight.add_(0.05 * torch.randn_like(weight))
     weights = network.state_dict()
     image = batch.image[..., 32:-32].double()
-    patches = plain_networks.plain_vitpose(own(weights, "backbone."), image, heads=2)
+    patches = plain_networks.plain_vitpose(part_of(weights, "backbone."), image, heads=2)
     focal, axis = batch.cam_int[:, 0, 0], batch.cam_int[:, :2, 2]
     beside = (batch.center - axis) / focal[:, None]
     box = torch.cat((beside, (batch.box_size / focal)[:, None]), 1).double()
-    expected = plain_networks.plain_skel_cf(own(weights, "decoder."), patches, box, layers=3, heads=2)
+    expected = plain_networks.plain_skel_cf(part_of(weights, "decoder."), patches, box, layers=3, heads=2)
     prediction = predict(network, batch)
     assert prediction.encoder is not None
     found = [flat(estimate) for estimate in (prediction.encoder, *prediction.layers)]

@@ -5,6 +5,7 @@ All is written down from the public code of SKEL-CF, HSMR, 4D-Humans and ViTPose
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections import OrderedDict
@@ -32,6 +33,13 @@ class Sizes(NamedTuple):
     feed_forward: int = 48
     hidden: int = 24  # SKEL-CF
     dim: int = 40  # HSMR, 4D-Humans
+
+
+class Harmful:
+    """Makes a folder `harm` when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return (os.mkdir, ("harm",))
 
 
 HEADS = 2

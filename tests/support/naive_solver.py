@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skelfit.bodies.ball_joints import BALL_JOINTS, apply_step, ball_joints, ball_step
+from skelfit.bodies.ball_joints import BALL_JOINTS, ball_joints
 from skelfit.bodies.dofs import dofs_of_joint
 from skelfit.config.fit_settings import SolverConfig
 from skelfit.fitting.baseline.naive_objective import Evaluation
 from skelfit.fitting.baseline.naive_step import damped_step, promised_decrease
+from tools.studies.ball_steps import apply_step, ball_step
 
 # Moves x (B, n) by a step (B, n), bounded.
 Move = Callable[[Tensor, Tensor], Tensor]

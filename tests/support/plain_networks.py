@@ -6,11 +6,31 @@ Weights are those of a state dict, under their published names, of any precision
 from __future__ import annotations
 
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from skelfit.learning.data.training_batch import TrainingBatch
+from skelfit.learning.networks.network import Estimate, Network
+
 Weights = dict[str, Tensor]
+
+
+def part_of(weights: Weights, prefix: str) -> Weights:
+    """The weights of a part, in double precision."""
+    return {n.removeprefix(prefix): w.double() for n, w in weights.items() if n.startswith(prefix)}
+
+
+def flat(estimate: Estimate) -> Tensor:
+    """All numbers of an estimate, (B, 157)."""
+    return torch.cat((estimate.pose.flatten(1), estimate.betas, estimate.camera), 1)
+
+
+def predict(network: Network, batch: TrainingBatch) -> Any:
+    """What a network that is compared with these says of a batch."""
+    size = network.backbone.crop
+    return network(batch.image[..., :size, :size], batch.cam_int, batch.center, batch.box_size)
 
 
 def plain_linear(weights: Weights, name: str, x: Tensor) -> Tensor:

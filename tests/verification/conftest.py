@@ -1,13 +1,15 @@
-"""A browser for the tests of the report's page."""
+"""What the tests of verify share: a browser for the page, and shards to damage."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from verify_fakes import make_shards
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -24,3 +26,14 @@ def browser() -> Iterator[Any]:
         running = play.chromium.launch(executable_path=program, args=options)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(made, tmp_path / "shards"))

@@ -44,17 +44,6 @@ from skelfit.verification.integrity.folder_check import Integrity
 MIDDLE = "fake-000001"  # rows 8 to 15, all published
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
-    return Path(shutil.copytree(made, tmp_path / "shards"))
-
-
 # Whole shards.
 
 

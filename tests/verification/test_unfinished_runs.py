@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
-import pytest
-from verify_fakes import damage_kinds, damage_of, edit_json, fake_key, make_shards
+from verify_fakes import damage_kinds, damage_of, edit_json, fake_key
 
 from skelfit.conversion.run_lock import writing
 
 MIDDLE = "fake-000001"  # rows 8 to 15, all published
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
-    return Path(shutil.copytree(made, tmp_path / "shards"))
 
 
 def test_an_interrupted_run_is_unfinished(folder: Path) -> None:

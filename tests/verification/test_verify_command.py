@@ -56,12 +56,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, models: ModelSet) -> Path:
     return write_people(tmp_path_factory.mktemp("made") / "shards", models, 0)
 
 
-@pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
-    return Path(shutil.copytree(made, tmp_path / "shards"))
-
-
 def report_of(tmp_path: Path, *args: object) -> dict[str, Any]:
     tmp_path.mkdir(exist_ok=True)
     path = tmp_path / "of.json"

@@ -23,9 +23,9 @@ from skelfit.errors import ConfigError
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.start.betas_transfer import beta_map, rest_distance, rest_form
-from skelfit.fitting.start.warm_start import body_angles
 from skelfit.fitting.terms.shoulder_targets import make_locator
 from skelfit.fitting.terms.spine_coupling import spine_couplings
+from tools.studies.body_angles import body_angles
 from tools.studies.reference import Priors, Reference, converge, lower
 from tools.studies.setup import Setup, Study, check_own_targets, distribution
 

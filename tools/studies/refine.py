@@ -27,10 +27,10 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.bodies.skel import SkelModel
 from skelfit.config.refine_settings import AnchorConfig, RefineConfig
-from skelfit.fitting.baseline.first_order_refinement import FirstOrderRefiner
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.refinement.refinement_problem import BodyParameters, RefinementProblem, RefinementStatus
 from skelfit.fitting.refinement.refiner import Refiner
+from tools.studies.first_order_refinement import FirstOrderRefiner
 from tools.studies.picture import write_picture
 from tools.studies.refine_cameras import CameraCase, camera_lines, compare_cameras
 from tools.studies.refine_picture import draw_rows

@@ -23,7 +23,7 @@ from skelfit.bodies.skel import SkelModel, skinning_transforms
 from skelfit.config.fit_settings import FitConfig
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter, PairFitter
-from skelfit.fitting.start.warm_start import body_angles
+from tools.studies.body_angles import body_angles
 from tools.studies.limits import violations
 from tools.studies.setup import SEED, Setup, Study, distribution, percent
 

@@ -25,7 +25,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from skelfit.config.yaml_dataclasses import bounded, location
 from skelfit.shards.keep_list import read_keep
-from skelfit.shards.label_vector import LABEL_SIZE, LAYOUT_VERSION, FloatArray
+from skelfit.shards.label_vector import LABEL_SIZE, LAYOUT_VERSION, FloatArray, label_from_npy
 from skelfit.shards.shard_files import ShardError, shard_of
 from skelfit.shards.shard_reader import read_marker
 from skelfit.storage.locations import (
@@ -257,17 +257,6 @@ def _holds(keep: NDArray[np.bytes_], key: str) -> bool:
     return i < len(keep) and bool(keep[i] == key.encode())
 
 
-def _npy_header() -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, np.zeros(LABEL_SIZE, "<f4"))
-    return stream.getvalue()[: -4 * LABEL_SIZE]
-
-
-_HEADER = _npy_header()
-
-
 def _read_label(data: bytes) -> FloatArray:
-    """A label vector; comparing the header with the one that skelfit writes is much faster than parsing it."""
-    if data.startswith(_HEADER) and len(data) == len(_HEADER) + 4 * LABEL_SIZE:
-        return np.frombuffer(data, "<f4", offset=len(_HEADER))
-    return np.load(io.BytesIO(data), allow_pickle=False)
+    label = label_from_npy(data)
+    return np.load(io.BytesIO(data), allow_pickle=False) if label is None else label

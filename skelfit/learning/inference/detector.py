@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
-
-from PIL import Image
 
 from skelfit.learning.inference.intrinsics import rgb_with_exif
 from skelfit.learning.inference.person_boxes import FindBoxes, PersonBox, make_box
@@ -14,13 +11,6 @@ from skelfit.learning.inference.plug_ins import load_plug_in
 from skelfit.learning.inference.upright_image import UprightImage
 
 _DOES = "takes a PIL image and returns x, y, width, height in px, and perhaps a score, of each person"
-
-
-class DetectorFunction(Protocol):
-    """Finds the people of a photo."""
-
-    def __call__(self, photo: Image.Image, /) -> Iterable[Sequence[float]]:
-        """photo: upright, RGB. Returns x, y (left, top), width, height px and perhaps a score for each person."""
 
 
 class DetectorError(Exception):

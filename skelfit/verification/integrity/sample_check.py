@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -12,7 +11,15 @@ import numpy as np
 
 from skelfit.config.fit_settings import RootMode
 from skelfit.images.image_bytes import IDENTITY, check_image
-from skelfit.shards.label_vector import COORDINATES, LABEL_SIZE, LAYOUT_VERSION, META, FloatArray, unpack
+from skelfit.shards.label_vector import (
+    COORDINATES,
+    LABEL_SIZE,
+    LAYOUT_VERSION,
+    META,
+    FloatArray,
+    label_from_npy,
+    unpack,
+)
 from skelfit.shards.row_status import CAMERAS, NO_PERSON, PAIRED_MEASURES, PUBLISHED, REFINEMENTS
 from skelfit.shards.shard_schema import ShardRow
 from skelfit.verification.integrity.damage import Kind
@@ -33,15 +40,6 @@ _SHARED = (
 _SAME_MM = 2e-4  # lengths are stored to 1e-4 mm in rows, and as float32 in labels
 
 
-def _npy_header() -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, np.zeros(LABEL_SIZE, "<f4"))
-    return stream.getvalue()[: -4 * LABEL_SIZE]
-
-
-_NPY_HEADER = _npy_header()
-
-
 @dataclass(frozen=True)
 class SampleOrigin:
     """The subset and label file that a sample must be of."""
@@ -55,12 +53,9 @@ def read_label(members: Mapping[str, bytes]) -> tuple[FloatArray | None, str]:
     data = members.get("label.npy")
     if data is None:
         return None, "label.npy: no such member"
-    if not data.startswith(_NPY_HEADER) or len(data) != len(_NPY_HEADER) + 4 * LABEL_SIZE:
-        return (
-            None,
-            f"label.npy: expected {LABEL_SIZE} float32 numbers as numpy writes them, found another file",
-        )
-    return np.frombuffer(data, "<f4", offset=len(_NPY_HEADER)), ""
+    label = label_from_npy(data)
+    expected = f"{LABEL_SIZE} float32 numbers as numpy writes them"
+    return label, "" if label is not None else f"label.npy: expected {expected}, found another file"
 
 
 def read_meta(members: Mapping[str, bytes]) -> tuple[dict[str, Any] | None, str]:

@@ -35,6 +35,12 @@ def other_people(
     return {key: sample for key, sample in found.items() if _differs(sample, shown[key]["parameters"])}
 
 
+def tar_of(folders: Sequence[Location], shard: str) -> Location:
+    """The tar of a shard, in the first folder that has it."""
+    paths = [folder / f"{shard}.tar" for folder in folders]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
 def _differs(sample: StoredPerson, parameters: Mapping[str, Any]) -> bool:
     """Whether a person has other parameters than the report says, which has six decimals of them."""
     return not all(

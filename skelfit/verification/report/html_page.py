@@ -17,7 +17,7 @@ from skelfit.storage.hashed_write import write_atomically
 from skelfit.storage.locations import Location
 from skelfit.verification.measures.posed_bodies import BodyModels
 from skelfit.verification.report.array_packing import UNIT_M, ArrayPack
-from skelfit.verification.report.before_and_after import figures_of, other_people
+from skelfit.verification.report.before_and_after import figures_of, other_people, tar_of
 from skelfit.verification.report.gallery import (
     PersonDrawer,
     PersonDrawing,
@@ -64,7 +64,7 @@ def make_page(
     measured = {person["key"]: person for person in worst_in_turn(report.get("worst", ()), SHOWN)}
     before = other_people(measured.values(), folders, against)
     drawn = draw_people(
-        [(_tar(folders, person["shard"]), key) for key, person in measured.items()],
+        [(tar_of(folders, person["shard"]), key) for key, person in measured.items()],
         artist,
         lambda key, reason: skipped.append({"key": key, "reason": reason}),
         before,
@@ -104,7 +104,7 @@ def _motions(
     jumps = (report.get("anatomy") or {}).get("jumps") or {}
     for jump in largest_of_each(jumps.get("worst", ())):
         try:
-            yield packed(read_motion(_tar(folders, jump["shard"]), jump, bodies), pack)
+            yield packed(read_motion(tar_of(folders, jump["shard"]), jump, bodies), pack)
         except ShardError as error:
             skipped.append({"key": jump["key"], "reason": str(error)})
 
@@ -139,12 +139,6 @@ def _page_report(report: Mapping[str, Any]) -> dict[str, Any]:
 def _name(integrity: Mapping[str, Any]) -> str:
     """The folders of a dataset; two datasets may have the same subset."""
     return ", ".join(folder["folder"] for folder in integrity["folders"])
-
-
-def _tar(folders: Sequence[Location], shard: str) -> Location:
-    """The tar of a shard, in the first folder that has it."""
-    paths = [folder / f"{shard}.tar" for folder in folders]
-    return next((path for path in paths if path.exists()), paths[0])
 
 
 def _person(

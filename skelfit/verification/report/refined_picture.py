@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.storage.locations import Location
-from skelfit.verification.report.before_and_after import figures_of, other_people
+from skelfit.verification.report.before_and_after import figures_of, other_people, tar_of
 from skelfit.verification.report.gallery import (
     Array,
     PersonDrawer,
@@ -40,7 +40,7 @@ def draw_pairs(
     first = chain.from_iterable([p for p in worst if name in p["worst_by"]] for name in _CRITERIA)
     people = {person["key"]: person for person in (*first, *worst)}
     before = other_people(people.values(), folders, against)
-    wanted = [(_tar(folders, p["shard"]), key) for key, p in people.items() if key in before]
+    wanted = [(tar_of(folders, p["shard"]), key) for key, p in people.items() if key in before]
     drawn = draw_people(wanted, PersonDrawer(models), lambda *_: None, before)
     shown = [one for one in drawn if one.photo is not None and one.photo.before is not None][:MOST]
     if not shown:
@@ -55,11 +55,6 @@ def draw_pairs(
     stream = io.BytesIO()
     sheet.save(stream, "JPEG", quality=85)
     return stream.getvalue()
-
-
-def _tar(folders: Sequence[Location], shard: str) -> Location:
-    paths = [folder / f"{shard}.tar" for folder in folders]
-    return next((path for path in paths if path.exists()), paths[0])
 
 
 def _tile(one: PersonDrawing, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> Image.Image:

@@ -83,7 +83,7 @@ def _integrity(name: str, report: Report) -> Iterator[str]:
     statuses = ", ".join(f"{status} {count}" for status, count in integrity["statuses"].items())
     yield (
         f"{name}{integrity['subset']}: {integrity['shards']} shards, {integrity['bytes'] / 1e6:.1f} MB, "
-        f"{integrity['rows_in']} rows ({statuses}), {integrity['people']} people"
+        f"{integrity['rows_in']} rows ({statuses}), {integrity['people']} {_rows_of(report)}"
     )
     faults = [fault for fault in integrity["damage"] if fault["kind"] != "unfinished"]
     yield from (f"  {fault['message']}" for fault in integrity["damage"] if fault["kind"] == "unfinished")
@@ -98,6 +98,13 @@ def _integrity(name: str, report: Report) -> Iterator[str]:
         yield f"  and {len(faults) - SHOWN} more; all of them: --json FILE"
 
 
+def _rows_of(report: Report) -> str:
+    """What a row of the shards is: a frame, where all that were measured are frames of sequences."""
+    accuracy, anatomy = report.get("accuracy"), report.get("anatomy")
+    only_frames = accuracy and anatomy and 0 < anatomy["jumps"]["frames"] == accuracy["people"]
+    return "frames" if only_frames else "people"
+
+
 Row = tuple[str, Sequence[str]]  # a name and its numbers
 
 
@@ -105,7 +112,7 @@ def _accuracy(report: Report) -> Iterator[Row]:
     accuracy = report.get("accuracy")
     if not accuracy:
         return
-    yield f"errors in mm, {accuracy['people']} people", ("mean", "p50", "p95", "max")
+    yield f"errors in mm, {accuracy['people']} {_rows_of(report)}", ("mean", "p50", "p95", "max")
     yield "  PVE", _numbers(accuracy["pve_mm"], _SPREAD)
     yield "  largest of a person", _numbers(accuracy["max_vertex_mm"], _SPREAD)
     for name in JOINTS_SHOWN:
@@ -130,7 +137,10 @@ def _anatomy(report: Report) -> Iterator[Row]:
     if not anatomy:
         return
     violations = anatomy["violations"]
-    yield "people beyond a limit by more than", tuple(f"{k} deg" for k in violations["beyond_deg"])
+    yield (
+        f"{_rows_of(report)} beyond a limit by more than",
+        tuple(f"{k} deg" for k in violations["beyond_deg"]),
+    )
     yield "  any degree of freedom", _shares(violations["any"])
     dofs = [dof for dof in violations["dofs"] if dof["share"][0]]
     for dof in sorted(dofs, key=lambda dof: dof["share"], reverse=True)[:3]:

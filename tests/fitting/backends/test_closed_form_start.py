@@ -21,8 +21,8 @@ from skelfit.fitting.backends.body_tables import body_tables
 from skelfit.fitting.backends.kernels import kernels_for
 from skelfit.fitting.backends.retraction_tables import make_balls
 from skelfit.fitting.start.betas_transfer import beta_map
-from skelfit.fitting.start.warm_start import body_angles
 from skelfit.fitting.start.warm_start_tables import start_tables
+from tools.studies.body_angles import body_angles
 
 lane_kernels.prepare()
 WIDER = dof_limits({"scapula_elevation_r": (-0.8, 0.3), "head_twist": (-1.5, 1.5)})

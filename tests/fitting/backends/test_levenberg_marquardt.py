@@ -15,18 +15,12 @@ from reference_cases import KINDS, MOVE_WEIGHT, TURN_WEIGHT, make, near
 from torch import Tensor
 
 from skelfit.bodies.dofs import DOF_NAMES, NUM_DOFS, dof_index, dof_limits
-from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.config.fit_settings import FitConfig
 from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.baseline.naive_objective import Evaluation, NaiveObjective
 from skelfit.fitting.passes import DAMPING, EXCESS, MOVED, VALUE, run_pass, solve
 from skelfit.fitting.terms.shoulder_targets import JointTargets
-
-
-@pytest.fixture(scope="module")
-def model(models: ModelSet) -> SkelModel:
-    return SkelModel(models.skel_of("male"), dtype=torch.float64)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from reference_cases import KINDS, make, near
 from sequence_reference import SequenceReference
 from torch import Tensor
 
-from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.skel import SkelModel
 from skelfit.fitting.backends.backend import Backend
 from skelfit.fitting.baseline.naive_objective import Evaluation
@@ -25,11 +24,6 @@ from skelfit.fitting.terms.temporal_smoothness import make_frame_ties
 
 def one_by_one(function: Any, numbers: Any) -> list[Any]:
     return [function(k) for k in numbers]
-
-
-@pytest.fixture(scope="module")
-def model(models: ModelSet) -> SkelModel:
-    return SkelModel(models.skel_of("male"), dtype=torch.float64)
 
 
 class TiedFrames:

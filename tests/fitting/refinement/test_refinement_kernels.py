@@ -17,10 +17,10 @@ from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.config.refine_settings import RefineConfig, RefinePhase
 from skelfit.fitting.backends.backend import cpu_lanes, make_backend
 from skelfit.fitting.baseline.naive_objective import Evaluation
-from skelfit.fitting.baseline.naive_refinement import NaiveRefinement, naive_refinement, naive_steps
 from skelfit.fitting.refinement.keypoint_solver import ImageTargets, KeypointSolver
 from skelfit.fitting.refinement.refinement_problem import RefinementProblem, variables_of
 from skelfit.fitting.refinement.refiner import make_targets
+from tools.studies.naive_refinement import NaiveRefinement, naive_refinement, naive_steps
 
 PEOPLE = 2  # of each gender
 # Everything has a weight in the first; the second moves the camera; the third is the usual one.

@@ -16,8 +16,6 @@ from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.config.refine_settings import RefineConfig, published_config, published_loop_config
 from skelfit.errors import ArgumentError
 from skelfit.fitting.backends.backend import make_backend
-from skelfit.fitting.baseline.first_order_refinement import FirstOrderRefiner
-from skelfit.fitting.baseline.naive_refinement import naive_refinement
 from skelfit.fitting.refinement.refinement_problem import (
     BodyParameters,
     RefinementProblem,
@@ -26,6 +24,8 @@ from skelfit.fitting.refinement.refinement_problem import (
     variables_of,
 )
 from skelfit.fitting.refinement.refiner import Refiner, make_targets
+from tools.studies.first_order_refinement import FirstOrderRefiner
+from tools.studies.naive_refinement import naive_refinement
 
 PEOPLE = 24
 Case = tuple[Refiner, RefinementProblem, BodyParameters, RefinementResult]

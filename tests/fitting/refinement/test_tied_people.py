@@ -15,7 +15,6 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.config.refine_settings import RefineConfig, TiesConfig
 from skelfit.fitting.backends.backend import cpu_lanes, make_backend
-from skelfit.fitting.baseline.naive_refinement import NaiveSequence, naive_refinement
 from skelfit.fitting.parallel_batches import side_by_side
 from skelfit.fitting.refinement.refinement_problem import (
     BodyParameters,
@@ -29,6 +28,7 @@ from skelfit.fitting.refinement.refiner import Refiner, make_targets
 from skelfit.fitting.refinement.tied_people import TiedPeople
 from skelfit.fitting.sequences.frame_index import FrameIndex
 from skelfit.fitting.terms.temporal_smoothness import make_frame_ties
+from tools.studies.naive_refinement import NaiveSequence, naive_refinement
 
 RATE = 30.0  # Hz
 FRAMES, SHORT = 11, 5  # of the two sequences

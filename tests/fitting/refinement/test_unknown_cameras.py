@@ -15,7 +15,6 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.config.refine_settings import FocalConfig, RefineConfig
 from skelfit.errors import ArgumentError
 from skelfit.fitting.backends.backend import make_backend
-from skelfit.fitting.baseline.first_order_refinement import FirstOrderRefiner
 from skelfit.fitting.refinement.refinement_problem import (
     BodyParameters,
     RefinementProblem,
@@ -24,6 +23,7 @@ from skelfit.fitting.refinement.refinement_problem import (
 )
 from skelfit.fitting.refinement.refiner import Refiner
 from skelfit.fitting.refinement.unknown_cameras import place_people, prior_cameras
+from tools.studies.first_order_refinement import FirstOrderRefiner
 
 PEOPLE, FOCAL = 12, 200.0  # px; near people, so that perspective tells something
 CENTRE = FOCAL / math.hypot(SIZE, SIZE)

@@ -37,7 +37,6 @@ VALUE = 1  # m^2, the objective
 DECREASE = 2  # m^2, predicted for one more step
 DAMPING = 3  # of the next step
 DOUBT = 4  # and 5: rad, how far each joint with two Euler branches is beyond its limits
-STATUS_SIZE = 6
 
 
 @wp.struct

@@ -1,6 +1,6 @@
 """The terms of a refinement that need no picture: the anchor's, of limits, spine, betas and depth; the betas' bound.
 
-The objective is that of `baseline.naive_refinement`. Exponentials have their second derivative in place of
+The objective is that of `tools.studies.naive_refinement`. Exponentials have their second derivative in place of
 Gauss-Newton's.
 """
 

@@ -1,4 +1,4 @@
-"""The objective of a refinement for a group of people: `baseline.naive_refinement` in lanes.
+"""The objective of a refinement for a group of people: `tools.studies.naive_refinement` in lanes.
 
 Variables are the translation (3), the angles (46), the betas (10), and of some people the log p of the focal length
 over the camera's. It is a dolly zoom: a person at depth z of the variables stands at e^p z. That leaves the size in the

@@ -4,18 +4,18 @@ const VERDICTS = { good: ["good", "Whole, and within the gate"], below_gate: ["l
 
 function head(report) {
   const { integrity, accuracy, reprojection, anatomy } = report;
-  const [kind, text] = VERDICTS[report.verdict];
+  const [kind, text] = VERDICTS[report.verdict], rows = rowsOf(report);
   const tile = (value, unit, name) => `<div class="tile"><b>${value}${unit ? `<small>${unit}</small>` : ""}</b><span>${name}</span></div>`;
-  const tiles = [tile(count(integrity.people), "", "people"), tile(count(integrity.faults), "", "faults")];
+  const tiles = [tile(count(integrity.people), "", rows), tile(count(integrity.faults), "", "faults")];
   if (accuracy) {
-    tiles.push(tile(mm(accuracy.pve_mm.mean), "mm", "mean vertex error (PVE)"), tile(mm(accuracy.pve_mm.p95), "mm", "PVE, 95 % of people below"));
+    tiles.push(tile(mm(accuracy.pve_mm.mean), "mm", "mean vertex error (PVE)"), tile(mm(accuracy.pve_mm.p95), "mm", `PVE, 95 % of ${rows} below`));
     const set = accuracy.joints?.smpl24;
     if (set) tiles.push(tile(mm(set.pa_mpjpe_mm.mean), "mm", "PA-MPJPE, SMPL's 24 joints"));
   }
   if (reprojection?.people) tiles.push(tile(percent(reprojection.skel.pck_05), "", `PCK@0.05; the labels: ${percent(reprojection.smpl.pck_05)}`));
   if (anatomy) {
     const { beyond_deg: beyond, any } = anatomy.violations;
-    tiles.push(tile(percent(any[beyond.indexOf(10)]), "", "people with an angle 10° beyond a limit"));
+    tiles.push(tile(percent(any[beyond.indexOf(10)]), "", `${rows} with an angle 10° beyond a limit`));
   }
   const of = integrity.identity_sha256 ? ` · configuration <span class="mono">${escaped(integrity.identity_sha256.slice(0, 12))}</span>` : "";
   return `<h1>SKEL labels of ${escaped(integrity.subset)}</h1><p class="lead">${several(integrity.shards, "shard")}, ${several(integrity.rows_in, "input row")}${of}</p>` +

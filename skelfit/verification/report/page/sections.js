@@ -1,6 +1,8 @@
 "use strict";
 // The sections of the page, each from one part of the report. Parts that the report lacks have no section.
 const section = (id, title, lead, html) => ({ id, title, html: `<h2>${escaped(title)}</h2><p class="lead">${lead}</p>${html}` });
+// What a row of the shards is: a frame, where all that were measured are frames of sequences.
+const rowsOf = ({ accuracy, anatomy }) => anatomy?.jumps?.frames && anatomy.jumps.frames === accuracy?.people ? "frames" : "people";
 const block = (title, html) => `<div><h3>${escaped(title)}</h3>${html}</div>`;
 // `bars` is a histogram with bins of equal width from `start` on; the last one is open.
 const series = ({ bars: { start, width, counts } }, kind = "one") => ({ edges: [...counts.keys(), counts.length].map((k) => start + k * width), counts, kind });
@@ -33,7 +35,7 @@ function integritySection({ integrity }) {
   return section("integrity", "Integrity", lead, html);
 }
 
-function accuracySection({ accuracy, subsets, extremity }) {
+function accuracySection({ accuracy, subsets, extremity, anatomy }) {
   const spread = (name, title) => {
     const errors = accuracy[name];
     const marks = [{ at: errors.p50, text: `median ${mm(errors.p50)}` }, { at: errors.p95, text: `95 % ${mm(errors.p95)}`, line: 1 }];
@@ -57,7 +59,7 @@ function accuracySection({ accuracy, subsets, extremity }) {
   }
   html += "</div>";
   const meshes = accuracy.without_smpl ? ` ${count(accuracy.without_smpl)} have no SMPL parameters, and so no errors.` : "";
-  const lead = `${count(accuracy.people)} people posed again from the stored parameters; errors are of SKEL's fitted skin to SMPL's.${meshes}`;
+  const lead = `${count(accuracy.people)} ${rowsOf({ accuracy, anatomy })} posed again from the stored parameters; errors are of SKEL's fitted skin to SMPL's.${meshes}`;
   return section("accuracy", "Accuracy", lead, html);
 }
 

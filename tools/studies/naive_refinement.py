@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skelfit.bodies.ball_joints import BALL_JOINTS, apply_step, ball_joints, ball_step
+from skelfit.bodies.ball_joints import BALL_JOINTS, ball_joints
 from skelfit.bodies.dofs import NUM_DOFS, dof_limits, dofs_of_joint
 from skelfit.bodies.keypoint_names import HIP_POINTS, SHOULDER_POINTS, TORSO_POINTS, UNFITTED_POINTS
 from skelfit.bodies.kinematics import dof_rotations
@@ -40,6 +40,7 @@ from skelfit.fitting.baseline.naive_objective import Evaluation
 from skelfit.fitting.baseline.naive_step import damped_step, promised_decrease
 from skelfit.fitting.refinement.refinement_problem import RefinementProblem, beta_bound
 from skelfit.fitting.terms.spine_coupling import spine_couplings
+from tools.studies.ball_steps import apply_step, ball_step
 
 if TYPE_CHECKING:
     from skelfit.config.refine_settings import RefineConfig, RefinePhase

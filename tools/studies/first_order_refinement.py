@@ -17,10 +17,10 @@ from torch import Tensor
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.config.fit_settings import FirstOrderConfig
 from skelfit.fitting.baseline.first_order import minimise
-from skelfit.fitting.baseline.naive_refinement import NaiveRefinement, naive_refinement
 from skelfit.fitting.refinement.keypoint_solver import ImageTargets, KeypointSolver
 from skelfit.fitting.refinement.refinement_problem import VARIABLES, RefinementProblem, RefinementResult
 from skelfit.fitting.refinement.refiner import Refiner
+from tools.studies.naive_refinement import NaiveRefinement, naive_refinement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
