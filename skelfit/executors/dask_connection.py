@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import dask
 from distributed import Client
 from distributed.security import Security
 
@@ -17,6 +18,9 @@ from skelfit.errors import ClusterError
 from skelfit.executors.executor import Tls
 
 CONNECT_SECONDS = 30.0
+# Dask's own values are 30 s. The scheduler of a thousand workers, on a busy machine, may read nothing for longer; the
+# system then ends the connection, and with it the client's tasks.
+CONNECTION = {"distributed.comm.timeouts.tcp": "5 minutes", "distributed.comm.timeouts.connect": "2 minutes"}
 _POLL_SECONDS = 0.1
 
 
@@ -27,16 +31,17 @@ def running_client(scheduler: str, tls: Tls | None) -> Iterator[Client]:
     given = _is_address(scheduler)
     address, security = _secured(scheduler if given else _read_file(Path(scheduler), deadline), tls)
     where = address if given else f"{address} (of {scheduler})"
-    try:
-        client = Client(address, timeout=max(1.0, deadline - time.monotonic()), security=security)
-    # Dask has a dozen kinds of errors here: of sockets, of TLS, of names, of versions.
-    except Exception as error:
-        raise ClusterError(
-            f"{where}: expected a Dask scheduler, found none that answers: {_said(error)}. {_advice(address)}"
-        ) from error
-    with client:
-        _check_versions(client, where)
-        yield client
+    with dask.config.set(CONNECTION):
+        try:
+            client = Client(address, timeout=max(1.0, deadline - time.monotonic()), security=security)
+        # Dask has a dozen kinds of errors here: of sockets, of TLS, of names, of versions.
+        except Exception as error:
+            raise ClusterError(
+                f"{where}: expected a Dask scheduler, found none that answers: {_said(error)}. {_advice(address)}"
+            ) from error
+        with client:
+            _check_versions(client, where)
+            yield client
 
 
 def _is_address(scheduler: str) -> bool:

@@ -18,6 +18,7 @@ from skelfit.conversion.shard_batch import ShardBatch
 from skelfit.conversion.shard_outcome import ShardFailure, failure_of
 from skelfit.errors import ClusterError, SkelfitError
 from skelfit.executors.dask_connection import running_client
+from skelfit.executors.dask_logs import lost_results_counted
 from skelfit.executors.dask_reports import watched
 from skelfit.executors.dask_worker import do
 from skelfit.executors.executor import THIS_PROCESS, Executor, Task, Work, cores
@@ -55,7 +56,7 @@ def _run_on_dask(tasks: Sequence[Task], executor: Executor, work: Work, say: Say
     call = partial(do, work, __version__, threads, executor.writers)
     given = {_task_key(task): task for task in tasks}
     tries: Counter[str] = Counter()
-    with _client(executor) as client, watched(client, executor, say):
+    with lost_results_counted(say), _client(executor) as client, watched(client, executor, say):
         watch = _Watch(client, executor, say)
         futures = client.map(call, tasks, key=list(given), retries=RETRIES, pure=True)
         # Results are fetched at once: one that is lost with its worker is asked for again.

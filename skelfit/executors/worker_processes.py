@@ -12,8 +12,10 @@ from distributed import Client, LocalCluster
 from distributed.security import Security
 
 from skelfit.errors import ClusterError
+from skelfit.executors import dask_logs
+from skelfit.executors.dask_connection import CONNECTION
 
-SETTINGS = {
+SETTINGS = CONNECTION | {
     # Tasks are handed to a worker when it is free, so that a lost worker takes no queue with it.
     "distributed.scheduler.worker-saturation": 1.0,
     # So many deaths of a worker are not a shard's fault; a shard that is too large for the memory ends here.
@@ -69,6 +71,7 @@ def local_client(workers: int, gpus: Sequence[str], dashboard: bool = False) -> 
                 scheduler_kwargs={"dashboard": dashboard, "dashboard_address": "127.0.0.1:0"},
                 worker_dashboard_address="127.0.0.1:0",
                 silence_logs=logging.ERROR,  # a worker that is slow to stop is no news
+                preload=dask_logs.__name__,
             )
         except (OSError, RuntimeError) as error:
             raise ClusterError(f"{workers} worker processes on 127.0.0.1 do not start: {error}") from None

@@ -332,7 +332,7 @@ def test_odd_members_have_their_reasons(tmp_path: Path, index: Path, monkeypatch
     def fail(*_: object) -> bytes:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(source, "os", SimpleNamespace(fstat=fail))
+    monkeypatch.setattr(source, "os", SimpleNamespace(**(vars(os) | {"fstat": fail})))
     assert read(index, "text.jpg")[0].reason == UNREADABLE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -222,6 +223,40 @@ def test_only_this_machine_can_reach_the_workers_and_only_with_their_key(two_wor
     plain = two_workers.scheduler_info()["address"].replace("tls:", "tcp:")
     with pytest.raises(OSError):
         Client(plain, timeout=1)
+
+
+def test_workers_log_no_heartbeat_that_failed(two_workers: Client) -> None:
+    def logged() -> list[bool]:
+        logger = logging.getLogger("distributed.worker")
+        texts = "Failed to communicate with scheduler during heartbeat.", "Something else"
+        records = [logger.makeRecord(logger.name, logging.ERROR, "", 0, text, (), None) for text in texts]
+        return [bool(logger.filter(record)) for record in records]
+
+    assert list(two_workers.run(logged).values()) == 2 * [[False, True]]
+
+
+@pytest.mark.usefixtures("in_two_workers")
+def test_a_run_says_at_its_end_that_results_were_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def losing(*_: object) -> Iterator[None]:
+        logging.getLogger("distributed.client").warning("Couldn't gather %s keys, rescheduling %s", 1, ["a"])
+        yield
+
+    monkeypatch.setattr(tasks, "watched", losing)
+    said: list[str] = []
+    assert len(list(run_tasks(batches_of(run_in(tmp_path)), Executor(2), work, said.append))) == 3
+    assert said == ["the results of 1 tasks were lost with their workers, and asked for again"]
+
+
+def test_connections_outlast_a_busy_scheduler(two_workers: Client) -> None:
+    assert two_workers.scheduler_comm is not None
+    socket_of_client = two_workers.scheduler_comm.comm.stream.socket
+    assert socket_of_client.getsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT) == 1000 * 300
+    assert set(two_workers.run(lambda: dask.config.get("distributed.comm.timeouts.tcp")).values()) == {
+        "5 minutes"
+    }
 
 
 def test_a_worker_of_another_version_says_so(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.config.pipeline import load_pipeline
-from tools.studies.scheduler_load import Load, loads, simulate, text
+from tools.studies.scheduler_load import Load, loads, loads_of_many, simulate, text
 from tools.studies.setup import Setup
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "hmr-skel.yaml"
@@ -34,5 +34,5 @@ def test_loads_of_the_study() -> None:
     assert {(load.workers, load.batch_shards) for load in loads(3_000_000)} == {
         (200, 1),
         (200, 4),
-        (1000, 1),
     }
+    assert loads_of_many(1_000_000) == [Load(1000, workers=1000)]

@@ -57,6 +57,7 @@ STUDIES: dict[str, Study] = {
     "refine": refine.STUDY,
     "refine-sequences": refine_sequences.STUDY,
     "scheduler-load": scheduler_load.STUDY,
+    "many-workers": scheduler_load.MANY_WORKERS,
     "sequences": sequences.STUDY,
     "ground": ground.STUDY,
     "topologies": topologies.STUDY,

@@ -33,6 +33,7 @@ from skelfit.conversion.shard_batch import ShardBatch
 from skelfit.conversion.shard_outcome import ShardResult
 from skelfit.conversion.shard_task import announce, finished_marker, withdraw
 from skelfit.conversion.stopwatch import Stopwatch
+from skelfit.executors.dask_connection import CONNECTION
 from skelfit.executors.worker_processes import SETTINGS
 from skelfit.shards.content_seal import sealed
 from skelfit.shards.shard_schema import ShardMarker, ShardRow
@@ -42,7 +43,7 @@ from skelfit.storage.locations import address_of
 KINDS_FOLDER = "kinds"  # beside the folder of the shards
 _PROCESSES = 4  # that hold the workers
 # Of the workers, which share a machine here; on a cluster each has its own. The scheduler has what it always has.
-_WORKER_SETTINGS = {
+_WORKER_SETTINGS = CONNECTION | {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "60s",
     "distributed.admin.tick.interval": "5s",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -40,7 +41,7 @@ from tools.studies.pretended_workers import (
 from tools.studies.setup import SEED, Setup, Study
 
 _ROWS = 1000  # of a shard
-_WORKERS = 200
+_WORKERS, _MANY_WORKERS = 200, 1000
 _KINDS = 200  # different sidecars
 _SAMPLE_SECONDS = 0.2
 
@@ -58,16 +59,21 @@ class Load:
 
 
 def loads(rows: int) -> list[Load]:
-    """A tenth, a third and all of the rows; then a third in larger tasks, and on more workers."""
+    """A tenth, a third and all of the rows; then a third in larger tasks."""
     shards = max(1, rows // _ROWS)
     tenth, third = max(1, shards // 10), max(1, shards // 3)
-    return [Load(tenth), Load(third), Load(shards), Load(third, batch_shards=4), Load(third, workers=1000)]
+    return [Load(tenth), Load(third), Load(shards), Load(third, batch_shards=4)]
 
 
-def run(setup: Setup) -> list[dict[str, Any]]:
+def loads_of_many(rows: int) -> list[Load]:
+    """All of the rows, on many workers. They share one machine here, which has to be quiet for it."""
+    return [Load(max(1, rows // _ROWS), workers=_MANY_WORKERS)]
+
+
+def run(choose: Callable[[int], list[Load]], setup: Setup) -> list[dict[str, Any]]:
     """The figures of each load."""
     records = []
-    for load in loads(setup.people):
+    for load in choose(setup.people):
         setup.say(f"{load.shards} shards on {load.workers} workers, {load.batch_shards} in a task")
         records.append(simulate(setup, load))
     return records
@@ -201,6 +207,13 @@ STUDY = Study(
     "what Dask's scheduler, the client and the summary cost with many shards and workers",
     3_000_000,
     (),
-    run,
+    partial(run, loads),
+    text,
+)
+MANY_WORKERS = Study(
+    "the same with 1,000 workers, on a quiet machine",
+    1_000_000,
+    (),
+    partial(run, loads_of_many),
     text,
 )
