@@ -30,7 +30,7 @@ def _is_no_heartbeat(record: logging.LogRecord) -> bool:
 def lost_results_counted(say: Callable[[str], None]) -> Iterator[None]:
     """Say at the end of the block how many tasks had to be done again because their results were lost with a worker.
 
-    Dask logs each time that it asks for such a result, on both sides, and it asks until it notices the death.
+    Dask logs each time that it asks for such a result in vain, on both sides.
     """
     keys: set[str] = set()
 
@@ -50,4 +50,4 @@ def lost_results_counted(say: Callable[[str], None]) -> Iterator[None]:
         for logger in loggers:
             logger.removeFilter(is_other)
         if keys:
-            say(f"the results of {len(keys)} tasks were lost with their workers, and asked for again")
+            say(f"results lost with their workers, and asked for again: {len(keys)}")

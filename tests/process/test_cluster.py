@@ -247,7 +247,7 @@ def test_a_run_says_at_its_end_that_results_were_lost(
     monkeypatch.setattr(tasks, "watched", losing)
     said: list[str] = []
     assert len(list(run_tasks(batches_of(run_in(tmp_path)), Executor(2), work, said.append))) == 3
-    assert said == ["the results of 1 tasks were lost with their workers, and asked for again"]
+    assert said == ["results lost with their workers, and asked for again: 1"]
 
 
 def test_connections_outlast_a_busy_scheduler(two_workers: Client) -> None:
