@@ -6,7 +6,7 @@ Dask itself loads this module into each worker of this machine (`dask_setup`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 _HEARTBEAT = "Failed to communicate with scheduler during heartbeat"
@@ -37,8 +37,9 @@ def lost_results_counted(say: Callable[[str], None]) -> Iterator[None]:
     def is_other(record: logging.LogRecord) -> bool:
         if not str(record.msg).startswith(_GATHER):
             return True
-        if record.name == "distributed.client" and isinstance(record.args, tuple):
-            keys.update(map(str, record.args[-1]))  # type: ignore[arg-type]
+        lost = record.args[-1] if isinstance(record.args, tuple) else ()
+        if record.name == "distributed.client" and isinstance(lost, Iterable):
+            keys.update(map(str, lost))
         return False
 
     loggers = [logging.getLogger(f"distributed.{side}") for side in ("client", "scheduler")]
