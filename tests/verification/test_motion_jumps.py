@@ -134,7 +134,7 @@ def test_a_turn_through_the_pole_is_no_jump(bodies: BodyModels, models: ModelSet
     fields["skel_poses"] = make_continuous(fields["skel_poses"]).astype(np.float32)
     steps = np.degrees(np.abs(np.diff(fields["skel_poses"][:, :3], axis=0)))
     assert steps.max() > 15
-    changes = {"sequence": ["walk"] * 40, "frame": list(range(40))}
+    changes: dict[str, Any] = {"sequence": ["walk"] * 40, "frame": list(range(40))}
     for name in ("skel_betas", "smpl_betas"):
         fields[name][:] = fields[name][:1]
     fields["skel_poses"][:, 3:] = fields["skel_poses"][:1, 3:]
