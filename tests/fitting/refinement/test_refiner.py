@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch import Tensor
 from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
+from skelfit.config.fit_settings import FirstOrderConfig
 from skelfit.config.refine_settings import RefineConfig, published_config, published_loop_config
 from skelfit.errors import ArgumentError
 from skelfit.fitting.backends.backend import make_backend
+from skelfit.fitting.baseline import first_order_refinement
 from skelfit.fitting.baseline.first_order_refinement import FirstOrderRefiner
 from skelfit.fitting.baseline.naive_refinement import naive_refinement
 from skelfit.fitting.refinement.refinement_problem import (
@@ -259,6 +262,28 @@ def test_the_twin_has_the_same_bound(models: ModelSet, case: Case) -> None:
     betas = twin.refined.betas.abs()
     assert (betas == 2.0).any() and (betas < 2.0).any() and (betas <= 2.0).all()
     assert (twin.objective[:, 1] < twin.objective[:, 0]).all()
+
+
+def test_the_twin_counts_betas_beyond_their_bound_as_if_they_were_there(
+    models: ModelSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line search may look further than the bound: it finds nothing there."""
+    found: list[Tensor] = []
+
+    def minimise(
+        value: Callable[[Tensor], Tensor], start: list[Tensor], iterations: int, config: FirstOrderConfig
+    ) -> list[Tensor]:
+        for size in (1.5, 2.0, 3.0):
+            found.append(value(torch.cat((start[0][:, :49], torch.full((1, 10), size)), 1)))
+        return start
+
+    monkeypatch.setattr(first_order_refinement, "minimise", minimise)
+    problem, _ = make_problem(models, 1, label_betas=0.0)
+    problem.start.betas[:] = 0.0
+    config = RefineConfig(phases=RefineConfig().phases[-1:])
+    FirstOrderRefiner(models, config, iterations=1, batch=1).refine(problem)
+    within, at_bound, beyond = found
+    assert torch.equal(beyond, at_bound) and not torch.equal(within, at_bound)
 
 
 def test_a_larger_beta_of_the_label_may_stay(models: ModelSet, case: Case) -> None:
