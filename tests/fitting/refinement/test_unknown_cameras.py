@@ -114,6 +114,17 @@ def test_a_heavy_prior_decides(models: ModelSet, case: tuple[RefinementProblem, 
     )
 
 
+def test_whoever_rests_where_they_are_placed_gets_the_camera_of_the_prior(
+    models: ModelSet, case: tuple[RefinementProblem, BodyParameters]
+) -> None:
+    few = case[0].take(torch.arange(2))
+    result = Refiner(models, replace(settings(), tolerance=1e3)).refine(few)
+    assert torch.equal(result.objective[:, 0], result.objective[:, 1]), "no step is worth it"
+    assert (result.status == RefinementStatus.REFINED).all()
+    assert torch.allclose(result.cam_int[:, 0, 0], torch.tensor(FOCAL))
+    assert torch.equal(result.refined.transl, result.begin)
+
+
 def test_known_cameras_keep_their_bits_and_nothing_depends_on_company(
     models: ModelSet, case: tuple[RefinementProblem, BodyParameters]
 ) -> None:
