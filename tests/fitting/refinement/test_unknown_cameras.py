@@ -16,6 +16,7 @@ from skelfit.config.refine_settings import FocalConfig, RefineConfig
 from skelfit.errors import ArgumentError
 from skelfit.fitting.backends.backend import make_backend
 from skelfit.fitting.baseline.first_order_refinement import FirstOrderRefiner
+from skelfit.fitting.refinement.keypoint_solver import ImageTargets, KeypointSolver
 from skelfit.fitting.refinement.refinement_problem import (
     BodyParameters,
     RefinementProblem,
@@ -193,7 +194,18 @@ def test_a_focal_length_at_the_end_of_its_range_is_not_believed(models: ModelSet
         0,
         int(RefinementStatus.UNLIKELY_FOCAL),
     }
-    narrow = Refiner(models, settings(weight=0.0, centre=2 * CENTRE, range=1.2)).refine(problem)
+    ends: list[Tensor] = []
+
+    class Watched(Refiner):
+        def solve(
+            self, solver: KeypointSolver, x: Tensor, targets: ImageTargets, problem: RefinementProblem
+        ) -> tuple[Tensor, Tensor]:
+            x, value = super().solve(solver, x, targets, problem)
+            ends.append(x[:, -1])
+            return x, value
+
+    narrow = Watched(models, settings(weight=0.0, centre=2 * CENTRE, range=1.2)).refine(problem)
+    assert torch.cat(ends).abs().max() < math.log(1.2) + 1e-6
     held = narrow.status == RefinementStatus.UNLIKELY_FOCAL
     assert held.sum() >= PEOPLE // 2
     assert torch.equal(narrow.refined.transl[held], problem.start.transl[held])
