@@ -314,13 +314,16 @@ def test_a_damaged_shard_alone_is_done_again(tmp_path: Path, damage: str) -> Non
     assert hashes(Path(run.out)) == before
 
 
-def test_a_marker_whose_identity_is_damaged_is_none_of_another_configuration(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["identity", "labels_sha256"])
+def test_a_shard_whose_marker_is_not_as_sealed_is_done_again(tmp_path: Path, what: str) -> None:
+    """A damaged identity is none of another configuration; nothing else repeats the hash of the labels."""
     run = make_run(tmp_path)
     convert(run)
     before = hashes(Path(run.out))
     marker = ShardFiles(Path(run.out), "fake-000001").marker
     content = read_json(marker)
-    write_json(marker, {**content, "identity": {**content["identity"], "models_sha256": "1" * 64}})
+    damaged = {**content["identity"], "models_sha256": "1" * 64} if what == "identity" else "1" * 64
+    write_json(marker, {**content, what: damaged})
     assert convert(run).calls == 1
     assert hashes(Path(run.out)) == before
 

@@ -159,6 +159,15 @@ def test_a_damaged_marker_is_told(tmp_path: Path, content: str) -> None:
         read_marker(files)
 
 
+def test_a_marker_with_a_changed_bit_is_told(tmp_path: Path) -> None:
+    """Also where the rest of it agrees with the files."""
+    files = a_shard(tmp_path)
+    content = json.loads(files.marker.read_text())
+    files.marker.write_text(json.dumps(content | {"identity": {**IDENTITY, "subset": "r"}}))
+    with pytest.raises(ShardError, match="content_sha256"):
+        read_marker(files)
+
+
 def test_changed_files_are_told(tmp_path: Path) -> None:
     files = a_shard(tmp_path)
     marker = read_marker(files)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageColor
 from train_shards import data_config, write_people
 
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
 from skelfit.learning.data.data_loader import each_once
-from tools.studies.better_labels import spoil
+from tools.studies.better_labels import COLORS, VARIANTS, draw_curves, spoil
 
 
 def test_bad_labels_are_off_as_asked_and_the_rest_stays(tmp_path: Path, models: ModelSet) -> None:
@@ -30,3 +31,15 @@ def test_bad_labels_are_off_as_asked_and_the_rest_stays(tmp_path: Path, models: 
         points = SkelKeypoints(models, "female" if female else "male")(found.poses[i], found.betas[i])
         given = found.keypoints3d[i, :, :3]
         torch.testing.assert_close(given - given[39], points - points[39], rtol=0, atol=1e-4)
+
+
+def test_the_picture_has_a_line_of_each_variant(tmp_path: Path) -> None:
+    records = [
+        {"variant": name, "curve": [{"step": step, "pa_mpjpe_mm": 50.0 + 9 * i} for step in (100, 200)]}
+        for i, name in enumerate(VARIANTS)
+    ]
+    draw_curves(tmp_path / "curves.png", records)
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.format == "PNG"
+        counts = {color: count for count, color in picture.convert("RGB").getcolors(2**20) or []}
+    assert all(counts.get(ImageColor.getrgb(color), 0) > 500 for color in COLORS)

@@ -314,6 +314,13 @@ def test_a_summary_that_contradicts_the_shards(folder: Path, name: str, value: A
     assert [d.kind for d in damage] == ["summary"] and f"'{name}'" in damage[0].message
 
 
+def test_a_summary_without_a_seal(folder: Path) -> None:
+    path = folder / "summary.json"
+    write_json(path, unsealed(read_json(path)))
+    (damage,) = damage_of(folder)
+    assert damage.kind == "summary" and "'content_sha256'" in damage.message
+
+
 # Samples.
 
 

@@ -39,7 +39,9 @@ _NAMES = "\n\n".join(f"\b\n{name}: {study.help}" for name, study in STUDIES.item
     help="Of the labels; may be repeated  [default: the study's].",
 )
 @json_option()
-@click.option("--picture", type=FILE, help="Draw the worst people here, target beside fit (JPEG).")
+@click.option(
+    "--picture", type=FILE, help="Draw here the worst people, target beside fit (JPEG), or curves (PNG)."
+)
 @click.option("--shards", type=FOLDER, help="Finished shards to train on, in place of made-up people.")
 @click.option("--trained", type=FOLDER, help="A train-tiny whose detector is used, in place of learning one.")
 @device_option
@@ -98,7 +100,7 @@ def study_command(
     )
     click.echo("\n".join(study.text(records)))
     if picture is not None:
-        click.echo(f"the worst people, target beside fit: {picture}")
+        click.echo(f"picture: {picture}")
     if json_file is not None:
         try:
             json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

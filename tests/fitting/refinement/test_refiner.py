@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from skelfit.bodies.keypoint_names import MIRRORED_KEYPOINTS
 from skelfit.bodies.model_set import ModelSet
 from skelfit.bodies.posed_keypoints import SkelKeypoints
+from skelfit.config.fit_settings import FirstOrderConfig
 from skelfit.config.refine_settings import RefineConfig, published_config, published_loop_config
 from skelfit.errors import ArgumentError
 from skelfit.fitting.backends.backend import make_backend
@@ -24,6 +26,7 @@ from skelfit.fitting.refinement.refinement_problem import (
     variables_of,
 )
 from skelfit.fitting.refinement.refiner import Refiner, make_targets
+from tools.studies import first_order_refinement
 from tools.studies.first_order_refinement import FirstOrderRefiner
 from tools.studies.naive_refinement import naive_refinement
 
@@ -147,6 +150,11 @@ def test_swapped_sides_are_found_on_shaken_labels(models: ModelSet, case: Case) 
     keypoints = replace(refiner.config.keypoints, swap_gain=0.0)
     unasked = Refiner(models, replace(refiner.config, keypoints=keypoints)).refine(exchanged)
     assert (unasked.status == RefinementStatus.REFINED).all()
+    keypoints = replace(keypoints, swap_gain=0.01)  # exchanged ones would have to be a hundred times better
+    doubtful = Refiner(models, replace(refiner.config, keypoints=keypoints)).refine(
+        exchanged.take(torch.arange(4))
+    )
+    assert (doubtful.status == RefinementStatus.REFINED).all()
 
 
 def test_no_step_raises_the_objective(models: ModelSet, case: Case) -> None:
@@ -259,6 +267,28 @@ def test_the_twin_has_the_same_bound(models: ModelSet, case: Case) -> None:
     betas = twin.refined.betas.abs()
     assert (betas == 2.0).any() and (betas < 2.0).any() and (betas <= 2.0).all()
     assert (twin.objective[:, 1] < twin.objective[:, 0]).all()
+
+
+def test_the_twin_counts_betas_beyond_their_bound_as_if_they_were_there(
+    models: ModelSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line search may look further than the bound: it finds nothing there."""
+    found: list[Tensor] = []
+
+    def minimise(
+        value: Callable[[Tensor], Tensor], start: list[Tensor], iterations: int, config: FirstOrderConfig
+    ) -> list[Tensor]:
+        for size in (1.5, 2.0, 3.0):
+            found.append(value(torch.cat((start[0][:, :49], torch.full((1, 10), size)), 1)))
+        return start
+
+    monkeypatch.setattr(first_order_refinement, "minimise", minimise)
+    problem, _ = make_problem(models, 1, label_betas=0.0)
+    problem.start.betas[:] = 0.0
+    config = RefineConfig(phases=RefineConfig().phases[-1:])
+    FirstOrderRefiner(models, config, iterations=1, batch=1).refine(problem)
+    within, at_bound, beyond = found
+    assert torch.equal(beyond, at_bound) and not torch.equal(within, at_bound)
 
 
 def test_a_larger_beta_of_the_label_may_stay(models: ModelSet, case: Case) -> None:

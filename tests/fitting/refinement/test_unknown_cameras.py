@@ -15,6 +15,7 @@ from skelfit.bodies.model_set import ModelSet
 from skelfit.config.refine_settings import FocalConfig, RefineConfig
 from skelfit.errors import ArgumentError
 from skelfit.fitting.backends.backend import make_backend
+from skelfit.fitting.refinement.keypoint_solver import ImageTargets, KeypointSolver
 from skelfit.fitting.refinement.refinement_problem import (
     BodyParameters,
     RefinementProblem,
@@ -114,6 +115,17 @@ def test_a_heavy_prior_decides(models: ModelSet, case: tuple[RefinementProblem, 
     )
 
 
+def test_whoever_rests_where_they_are_placed_gets_the_camera_of_the_prior(
+    models: ModelSet, case: tuple[RefinementProblem, BodyParameters]
+) -> None:
+    few = case[0].take(torch.arange(2))
+    result = Refiner(models, replace(settings(), tolerance=1e3)).refine(few)
+    assert torch.equal(result.objective[:, 0], result.objective[:, 1]), "no step is worth it"
+    assert (result.status == RefinementStatus.REFINED).all()
+    assert torch.allclose(result.cam_int[:, 0, 0], torch.tensor(FOCAL))
+    assert torch.equal(result.refined.transl, result.begin)
+
+
 def test_known_cameras_keep_their_bits_and_nothing_depends_on_company(
     models: ModelSet, case: tuple[RefinementProblem, BodyParameters]
 ) -> None:
@@ -182,7 +194,18 @@ def test_a_focal_length_at_the_end_of_its_range_is_not_believed(models: ModelSet
         0,
         int(RefinementStatus.UNLIKELY_FOCAL),
     }
-    narrow = Refiner(models, settings(weight=0.0, centre=2 * CENTRE, range=1.2)).refine(problem)
+    ends: list[Tensor] = []
+
+    class Watched(Refiner):
+        def solve(
+            self, solver: KeypointSolver, x: Tensor, targets: ImageTargets, problem: RefinementProblem
+        ) -> tuple[Tensor, Tensor]:
+            x, value = super().solve(solver, x, targets, problem)
+            ends.append(x[:, -1])
+            return x, value
+
+    narrow = Watched(models, settings(weight=0.0, centre=2 * CENTRE, range=1.2)).refine(problem)
+    assert torch.cat(ends).abs().max() < math.log(1.2) + 1e-6
     held = narrow.status == RefinementStatus.UNLIKELY_FOCAL
     assert held.sum() >= PEOPLE // 2
     assert torch.equal(narrow.refined.transl[held], problem.start.transl[held])
