@@ -50,7 +50,7 @@ from skelfit.exports.opensim_files.motion import (
 )
 from skelfit.exports.opensim_files.motion_texts import mot_text, people_text, sto_text, trc_text
 from skelfit.exports.opensim_files.person_model import PersonModel, person_model
-from skelfit.exports.opensim_files.setup_texts import id_text, ik_text
+from skelfit.exports.opensim_files.setup_texts import FEWEST_FRAMES, id_text, ik_text
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun, Person
 from skelfit.storage.hashed_write import write_atomically
@@ -166,7 +166,7 @@ class _Folder:
         self._write(f"{name}.osim", model.text(name, bones, None if floor is None else floor.height))
         tracked = (*CENTER_NAMES, *AXIS_NAMES)
         self._write(f"{name}-ik.xml", ik_text(name, f"{name}.osim", times, tracked, tuple(MARKERS)))
-        if motion.in_time:
+        if motion.in_time and len(motion.times) >= FEWEST_FRAMES:
             self._write(f"{name}-id.xml", id_text(name, f"{name}.osim", times))
         self._with_model.append(name)
 
