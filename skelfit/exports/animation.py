@@ -12,6 +12,7 @@ from skelfit.exports.exporter import (
     Exporter,
     ExportOptions,
     ExportResult,
+    FinitePeople,
     known_people,
     plural,
     selected_people,
@@ -46,7 +47,8 @@ class AnimationExporter(Exporter):
         """Write the files into the folder `out`. Raises OutputError for an unknown key."""
         models = options.required_models()
         check_models(run, models)
-        motions = known_people(_people_in_time(run, options, self.count(run, options)), options)
+        finite = FinitePeople(run)
+        motions = known_people(_people_in_time(finite, options, self.count(run, options)), options)
         prepare_folder(out, options.overwrite)
         bodies = ExportedBodies(models)
         made, files, people, assumed = self.form(bodies), list[str](), 0, 0
@@ -66,27 +68,28 @@ class AnimationExporter(Exporter):
             options.step(len(frames))
         write_record(out, run, self.name, files, gravity=gravity, floors=floors)
         counted = f"{plural(people, 'person', 'people')} in {plural(len(files), 'file')}"
-        notes = [f"{counted} in {out} ({self.endings[0]}, metres, y up)"]
+        notes = [f"{counted} in {out} ({self.endings[0]}, metres, y up)", *finite.notes()]
         if assumed:
             notes.append(assumed_rate_text(assumed))
-        if not options.keys and options.limit is None and people < run.rows_out:
+        if not options.keys and options.limit is None and people + len(finite.left_out) < run.rows_out:
             text = (
                 f"  of people in no sequence, the first {DEFAULT_LIMIT}; others with --limit N or --key KEY"
             )
             notes.append(text)
-        return ExportResult(people, tuple(files), (*notes, *made.notes(files[0])))
+        notes += made.notes(files[0]) if files else ()
+        return ExportResult(people, tuple(files), tuple(notes), len(finite.left_out))
 
 
 def _people_in_time(
-    run: FinishedRun, options: ExportOptions, count: int
+    finite: FinitePeople, options: ExportOptions, count: int
 ) -> Iterator[tuple[str, list[Person]]]:
     """Selected people one by one; else those of each sequence in time, and the first of the others. With names."""
     if options.keys or options.limit is not None:
-        for person in selected_people(run, options.keys, count):
+        for person in selected_people(finite, options.keys, count):
             yield person.key, [person]
         return
     alone = 0
-    for name, people in motions_of(run):
+    for name, people in motions_of(finite):
         if people[0].meta["sequence"] is None:
             chosen = people[: DEFAULT_LIMIT - alone]
             alone += len(chosen)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from skelfit.bodies.model_set import ModelSet
 from skelfit.errors import OutputError
 from skelfit.shards.finished_run import FinishedRun, Person, Step, no_step
@@ -73,10 +75,30 @@ class Exporter(ABC):
         raise NotImplementedError(f"{self.name} takes no predictions")
 
 
-def selected_people(run: FinishedRun, keys: tuple[str, ...], count: int) -> Iterator[Person]:
+class FinitePeople:
+    """The people of a run whose SKEL parameters are finite; damaged shards hold others, which no body has."""
+
+    def __init__(self, run: FinishedRun) -> None:
+        self.folder, self._run = run.folder, run
+        self.left_out: list[str] = []  # keys of the others, of those that were gone through
+
+    def __iter__(self) -> Iterator[Person]:
+        for person in self._run.people():
+            if all(np.isfinite(person.fields[f"skel_{part}"]).all() for part in ("poses", "betas", "trans")):
+                yield person
+            else:
+                self.left_out.append(person.key)
+
+    def notes(self) -> tuple[str, ...]:
+        """The line for the terminal on people who are left out."""
+        counted = plural(len(self.left_out), "person is", "people are")
+        return (f"{counted} left out: their numbers are not finite",) if self.left_out else ()
+
+
+def selected_people(finite: FinitePeople, keys: tuple[str, ...], count: int) -> Iterator[Person]:
     """The people with these keys, or else the first `count`. Raises OutputError for an unknown key, at the end."""
     missing, people = set(keys), 0
-    for person in run.people():
+    for person in finite:
         if keys and person.key not in missing:
             continue
         missing.discard(person.key)
@@ -86,7 +108,10 @@ def selected_people(run: FinishedRun, keys: tuple[str, ...], count: int) -> Iter
             break
     if missing:
         more = f" (nor for {len(missing) - 1} more keys)" if len(missing) > 1 else ""
-        raise OutputError(f"{run.folder}: expected a person with the key {min(missing)}, found none{more}")
+        what = "numbers that are not finite" if min(missing) in finite.left_out else "none"
+        raise OutputError(
+            f"{finite.folder}: expected a person with the key {min(missing)}, found {what}{more}"
+        )
 
 
 def known_people(motions: Iterator[T], options: ExportOptions) -> Iterable[T]:

@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelfit.exports.exported_bodies import GROUND_AXES, ExportedBodies, check_models, coordinates_of
-from skelfit.exports.exporter import Exporter, ExportOptions, ExportResult, selected_people
+from skelfit.exports.exporter import (
+    Exporter,
+    ExportOptions,
+    ExportResult,
+    FinitePeople,
+    selected_people,
+)
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun
 from skelfit.storage.hashed_write import write_atomically
@@ -40,8 +46,8 @@ class MeshExporter(Exporter):
         models = options.required_models()
         check_models(run, models)
         prepare_folder(out, options.overwrite)
-        bodies, files, people = ExportedBodies(models), list[str](), 0
-        for person in selected_people(run, options.keys, self.count(run, options)):
+        bodies, files, people, finite = ExportedBodies(models), list[str](), 0, FinitePeople(run)
+        for person in selected_people(finite, options.keys, self.count(run, options)):
             axes = VIEWER_AXES @ GROUND_AXES[coordinates_of(person)]
             for name, (vertices, faces) in (("skin", bodies.skin(person)), ("bones", bodies.bones(person))):
                 files.append(f"{person.key}-{name}.{self.name}")
@@ -49,7 +55,8 @@ class MeshExporter(Exporter):
             people += 1
             options.step(1)
         write_record(out, run, self.name, files)
-        return ExportResult(people, tuple(files), self._notes(run, out, options, people))
+        notes = (*self._notes(run, out, options, people), *finite.notes())
+        return ExportResult(people, tuple(files), notes, len(finite.left_out))
 
     def _notes(self, run: FinishedRun, out: Location, options: ExportOptions, people: int) -> tuple[str, ...]:
         notes = [f"skin and bones of {people} people in {out} (.{self.name}, metres, y up)"]

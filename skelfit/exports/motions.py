@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from skelfit.errors import OutputError
 from skelfit.exports.exported_bodies import coordinates_of
 from skelfit.labels.impossible_values import LIMITS
-from skelfit.shards.finished_run import FinishedRun, Person
+from skelfit.shards.finished_run import Person
 
 _LONGEST = 100  # letters of a file's name; file systems take 255, with endings, and programs on Windows fewer
 TIME_STEP = 1.0  # s from one row to the next, where people are not frames of a sequence
 
 
-def motions_of(run: FinishedRun) -> Iterator[tuple[str, list[Person]]]:
+def motions_of(everyone: Iterable[Person]) -> Iterator[tuple[str, list[Person]]]:
     """The people of each sequence, or else of each shard, with its name."""
 
     def key(person: Person) -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def motions_of(run: FinishedRun) -> Iterator[tuple[str, list[Person]]]:
             return "", person.shard, coordinates_of(person)
         return meta["label_file"], meta["sequence"], coordinates_of(person)
 
-    for (_, name, _), people in groupby(run.people(), key):
+    for (_, name, _), people in groupby(everyone, key):
         motion = list(people)
         yield name, motion if motion[0].meta["sequence"] is None else _in_order(motion)
 

@@ -26,6 +26,7 @@ from skelfit.exports.exporter import (
     Exporter,
     ExportOptions,
     ExportResult,
+    FinitePeople,
     known_people,
     plural,
     selected_people,
@@ -50,7 +51,7 @@ from skelfit.exports.opensim_files.motion import (
 )
 from skelfit.exports.opensim_files.motion_texts import mot_text, people_text, sto_text, trc_text
 from skelfit.exports.opensim_files.person_model import PersonModel, person_model
-from skelfit.exports.opensim_files.setup_texts import id_text, ik_text
+from skelfit.exports.opensim_files.setup_texts import FEWEST_FRAMES, id_text, ik_text
 from skelfit.exports.output_folder import prepare_folder, write_record
 from skelfit.shards.finished_run import FinishedRun, Person
 from skelfit.storage.hashed_write import write_atomically
@@ -75,7 +76,8 @@ class OpenSimExporter(Exporter):
         """Write the files into the folder `out`. Raises OutputError for an unknown key."""
         models = options.required_models()
         check_models(run, models)
-        chosen = known_people(self._motions(run, options), options)
+        finite = FinitePeople(run)
+        chosen = known_people(self._motions(finite, options, self.count(run, options)), options)
         prepare_folder(out, options.overwrite)
         folder, people, motions = _Folder(out, ExportedBodies(models)), 0, 0
         for name, rows in chosen:
@@ -92,15 +94,18 @@ class OpenSimExporter(Exporter):
             gravity={name: gravity_text(name) for name in sorted(folder.coordinates)},
             floors=folder.floors,
         )
-        return ExportResult(people, tuple(folder.files), folder.notes(people, motions, options.frame_rate))
+        notes = (*folder.notes(people, motions, options.frame_rate), *finite.notes())
+        return ExportResult(people, tuple(folder.files), notes, len(finite.left_out))
 
-    def _motions(self, run: FinishedRun, options: ExportOptions) -> Iterator[tuple[str, list[Person]]]:
+    def _motions(
+        self, finite: FinitePeople, options: ExportOptions, count: int
+    ) -> Iterator[tuple[str, list[Person]]]:
         """Selected people one by one; else those of each sequence, or of each shard. With names."""
         if options.keys or options.limit is not None:
-            for person in selected_people(run, options.keys, self.count(run, options)):
+            for person in selected_people(finite, options.keys, count):
                 yield person.key, [person]
         else:
-            yield from motions_of(run)
+            yield from motions_of(finite)
 
 
 class _Folder:
@@ -166,7 +171,7 @@ class _Folder:
         self._write(f"{name}.osim", model.text(name, bones, None if floor is None else floor.height))
         tracked = (*CENTER_NAMES, *AXIS_NAMES)
         self._write(f"{name}-ik.xml", ik_text(name, f"{name}.osim", times, tracked, tuple(MARKERS)))
-        if motion.in_time:
+        if motion.in_time and len(motion.times) >= FEWEST_FRAMES:
             self._write(f"{name}-id.xml", id_text(name, f"{name}.osim", times))
         self._with_model.append(name)
 

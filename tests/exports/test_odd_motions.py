@@ -132,3 +132,24 @@ def test_numbers_of_odd_people_are_finite(tmp_path: Path, models: ModelSet) -> N
     assert "nan" not in (tmp_path / "opensim" / "walk.osim").read_text().lower()
     lines = (tmp_path / "bvh" / "walk.bvh").read_text().split("MOTION")[1].splitlines()
     assert lines[1] == "Frames: 501" and np.isfinite([float(x) for x in lines[250].split()]).all()
+
+
+@pytest.mark.parametrize("form", [*FORMATS, "ply"])
+def test_people_whose_numbers_are_not_finite_are_left_out(
+    tmp_path: Path, models: ModelSet, form: str
+) -> None:
+    """They are counted; the other frames keep their times. Asked for by key, they are refused."""
+    fields = make_fields(3)
+    for name, row, value in (("skel_poses", 1, np.nan), ("skel_trans", 2, np.inf)):
+        fields[name][row, 0] = value
+    run = made_run(
+        tmp_path / "run", models, [0, 2, 4], skel_poses=fields["skel_poses"], skel_trans=fields["skel_trans"]
+    )
+    result = export(form, run, tmp_path / "out", ExportOptions(models))
+    assert (result.people, result.left_out) == (1, 2)
+    assert "2 people are left out: their numbers are not finite" in result.notes
+    said = "expected a person with the key people-0-00000001, found numbers that are not finite"
+    with pytest.raises(OutputError, match=said):
+        export(form, run, tmp_path / "one", ExportOptions(models, keys=("people-0-00000001",)))
+    bare = made_run(tmp_path / "bare", models, [0, 1], skel_betas=np.nan)
+    assert export(form, bare, tmp_path / "none", ExportOptions(models)).people == 0

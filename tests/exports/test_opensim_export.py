@@ -148,7 +148,7 @@ def test_a_sequence_is_one_motion_in_time_without_jumps(tmp_path: Path, models: 
     )
     assert np.abs(np.diff(fields["skel_poses"][:n], axis=0)).max() > 3  # the angles are not continuous
     run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256, shard_size=25)
-    assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 3 * 8 + 24
+    assert len(export("opensim", run, tmp_path / "out", ExportOptions(models)).files) == 3 * 8 - 2 + 24
     assert sorted(p.stem for p in (tmp_path / "out").glob("*.mot")) == ["walk_01", "walk_01-2", "walk_01-3"]
     mot = read_mot(tmp_path / "out" / "walk_01.mot")
     np.testing.assert_allclose(mot["time"], np.array(frames) / 120, atol=1e-8)
@@ -326,3 +326,28 @@ def test_no_page_advises_a_model_that_cannot_play_the_files() -> None:
         )
     for reference in ("SKEL issue 2]", "SKEL issue 24]", "SKEL issue 34]", "AddBiomechanics issue 222]"):
         assert reference in text
+
+
+@pytest.mark.skipif(find_spec("opensim") is None, reason="OpenSim is not installed")
+@pytest.mark.parametrize("frames", [1, 3, 4])
+def test_opensim_runs_every_setup_of_a_short_sequence(tmp_path: Path, models: ModelSet, frames: int) -> None:
+    fields = make_fields(frames)
+    fields["skel_betas"][:] = 0
+    metas = make_metas(
+        frames,
+        sequence=["walk"] * frames,
+        frame=[*range(frames)],
+        frame_rate=[30.0] * frames,
+        skel_gender=["male"] * frames,
+    )
+    run = write_run(tmp_path / "run", fields, metas, models_sha256=models.sha256)
+    files = export("opensim", run, tmp_path / "out", ExportOptions(models)).files
+    setups = [name for name in files if name.endswith(".xml")]
+    assert setups == ["walk-ik.xml", "walk-id.xml"][: 2 if frames >= 4 else 1]
+    code = "import opensim; assert opensim.InverseKinematicsTool('walk-ik.xml').run()"
+    if frames >= 4:
+        code += "; assert opensim.InverseDynamicsTool('walk-id.xml').run()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "out", timeout=120, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()

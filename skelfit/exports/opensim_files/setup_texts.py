@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from skelfit.exports.opensim_files.osim_text import DOCUMENT_VERSION, xml_text
 
 CUTOFF = 6.0  # Hz, of the low-pass filter of inverse dynamics; usual for walking
+FEWEST_FRAMES = 4  # of inverse dynamics: OpenSim's spline of the filtered angles refuses fewer
 
 
 def ik_text(
