@@ -10,6 +10,7 @@ import torch
 from backends import NEAR
 from torch import Tensor
 
+from skelfit.benchmark.device.launch_counter import recording
 from skelfit.benchmark.fit_speed import make_labels
 from skelfit.bodies.dofs import NUM_DOFS, SKEL_PARENTS
 from skelfit.bodies.lazy_roma import roma
@@ -19,12 +20,13 @@ from skelfit.bodies.smpl import SmplModel
 from skelfit.config.manifest import Gender
 from skelfit.config.pipeline_choice import chosen_pipeline
 from skelfit.config.smpl_settings import SmplFitConfig
-from skelfit.fitting.backends.backend import Backend
+from skelfit.fitting.backends.backend import Backend, make_backend
 from skelfit.fitting.fit_result import FitResult
 from skelfit.fitting.fitter import Fitter
 from skelfit.fitting.smpl_fitter import SOURCES, SmplFit, SmplFitter
 
 PEOPLE = 24
+LAUNCHES, READS = 30, 12  # of a batch, at most
 CASES = [(gender, kind) for gender in ("male", "female") for kind in ("everyday", "extreme")]
 
 
@@ -217,6 +219,17 @@ def test_bits_depend_neither_on_batch_nor_order_nor_threads() -> None:
     ):
         for f in fields(SmplFit):
             assert torch.equal(getattr(other, f.name), getattr(whole, f.name)[rows]), f.name
+
+
+def test_a_batch_needs_few_launches_and_reads() -> None:
+    """A GPU takes a few microseconds per launch, and longer each time the host waits."""
+    counted, people = recording(make_backend("cpu")), first_fit("male", "extreme")
+    solver = SmplFitter(open_models(), backend=counted)
+    solver.prepare("male")
+    counted.forget()
+    solver.fit("male", people.poses, people.betas, people.trans)
+    assert {"start_smpl", "solve_smpl", "posed_moments", "posed_errors"} <= set(counted.launches)
+    assert sum(counted.launches.values()) <= LAUNCHES and len(counted.reads) <= READS, counted
 
 
 def test_a_person_that_is_not_finite_changes_no_other() -> None:

@@ -53,7 +53,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "mesh": columns_file("mesh", meshes),
     "bedlam": tracks.bedlam,
     "smplifyx": tracks.smplifyx,
-    **TRACK_FILES,
+    **{str(layout): file for layout, file in TRACK_FILES.items()},
     "pare_image": tracks.pare_image,
     "romp_image": tracks.romp_image,
 }
