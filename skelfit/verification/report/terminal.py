@@ -187,7 +187,7 @@ def _keep(report: Report) -> Iterator[str]:
         ]
         if keep["damaged"]:
             dropped.append(f"damaged: {keep['damaged']}")
-        yield f"gates: {keep['kept']} people kept, {keep['dropped']} dropped ({'; '.join(dropped)})"
+        yield f"gates: {keep['kept']} {_rows_of(report)} kept, {keep['dropped']} dropped ({'; '.join(dropped)})"
 
 
 def verdict_line(report: Report) -> str:
